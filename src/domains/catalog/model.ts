@@ -1,0 +1,70 @@
+import type { CredentialId, DeploymentId, ModelId, PriceVersion, TenantId } from "../../kernel/ids.ts";
+import type { PicoDollars } from "../../kernel/money.ts";
+import type { TokenClass } from "../../kernel/tokens.ts";
+
+/** A provider's account. The secret is opened from its envelope only when the snapshot is built, and lives in memory only. */
+export interface Credential {
+  readonly id: CredentialId;
+  readonly name: string;
+  readonly provider: string;
+  /** Includes `/v1`; null where the provider has a fixed one or none. */
+  readonly baseUrl: string | null;
+  readonly secret: string | null;
+}
+
+/** A price version: what one unit of each class costs, pico-dollars. Immutable. A class absent from `rates` has no price. */
+export interface Price {
+  readonly version: PriceVersion;
+  readonly source: "stated" | "free";
+  readonly rates: Readonly<Partial<Record<TokenClass, PicoDollars>>>;
+}
+
+/** One concrete endpoint that serves a model. */
+export interface Deployment {
+  readonly id: DeploymentId;
+  readonly name: string;
+  readonly model: Model;
+  readonly provider: string;
+  readonly credential: Credential | null;
+  readonly upstreamModel: string;
+  readonly region: string | null;
+  readonly price: Price;
+  readonly options: DeploymentOptions;
+}
+
+/** Stored as `deployments.options`; every field has the default that capacity.md gives. */
+export interface DeploymentOptions {
+  readonly connectTimeoutMs: number;
+  /** From dispatch to the first frame (or the whole response), ms. */
+  readonly firstTokenTimeoutMs: number;
+  /** Between two chunks of a stream, ms. */
+  readonly idleTimeoutMs: number;
+  readonly totalTimeoutMs: number;
+  /** A field that no table of the dialect names: forwarded and recorded, or refused. Null leaves it to the provider (vendors forward, engines refuse). */
+  readonly unknownFields: "forward" | "refuse" | null;
+  /** What the provider's own options schema accepted (`simulated`: delays and faults; `local`: context size, threads …). */
+  readonly provider: Readonly<Record<string, unknown>>;
+}
+
+export interface Model {
+  readonly id: ModelId;
+  /** The tenant that owns the row; PLATFORM_TENANT for the platform's. */
+  readonly owner: TenantId;
+  readonly name: string;
+  readonly visibility: "granted" | "all";
+  readonly capabilities: readonly string[];
+  /** Tokens; unset counts as BOUNDS.contextWindowTokens. */
+  readonly contextWindow: number;
+  /** Tokens; null where the catalog does not state it. */
+  readonly maxOutputTokens: number | null;
+  readonly createdAt: number;
+  /** In priority order; never mutated after the snapshot is built. */
+  readonly deployments: readonly Deployment[];
+}
+
+/** The catalog domain's part of one tenant's snapshot: the rows it owns, and what it was granted. */
+export interface CatalogPart {
+  readonly models: ReadonlyMap<string, Model>;
+  /** Platform models granted to this tenant. */
+  readonly grants: ReadonlySet<ModelId>;
+}

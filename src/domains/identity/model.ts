@@ -1,0 +1,61 @@
+import type { Brand } from "../../kernel/brand.ts";
+import type { KeyId, ProjectId, TenantId } from "../../kernel/ids.ts";
+import type { Permission } from "./permissions.ts";
+
+/** An API key as the configuration snapshot holds it. */
+export interface KeyRecord {
+  readonly id: KeyId;
+  readonly tenant: TenantId;
+  /** Null for keys above projects: tenant admins', and the platform's. */
+  readonly project: ProjectId | null;
+  readonly name: string;
+  /** HMAC-SHA256 of the whole key under the server's pepper. */
+  readonly hash: Buffer;
+  readonly permissions: ReadonlySet<Permission>;
+  /** Model names the key may call; null for every model its tenant may use. */
+  readonly models: ReadonlySet<string> | null;
+  /** ms since the epoch; null never. */
+  readonly expiresAt: number | null;
+}
+
+/** The identity domain's part of one tenant's snapshot: its live keys. */
+export interface IdentityPart {
+  readonly keys: ReadonlyMap<KeyId, KeyRecord>;
+}
+
+/** Who is calling. Minted only by this domain's `authenticate`. */
+export type Principal = Brand<
+  {
+    readonly kind: "key" | "bootstrap";
+    /** The key's id, or `bootstrap`. For rows and logs. */
+    readonly id: string;
+    readonly key: KeyRecord | null;
+    readonly tenant: TenantId;
+    readonly project: ProjectId | null;
+    readonly permissions: ReadonlySet<Permission>;
+    readonly models: ReadonlySet<string> | null;
+  },
+  "Principal"
+>;
+
+/**
+ * Proof that the principal may do `P` on the tenant named: what an admin verb takes instead of an id.
+ * Minted only by this domain's `allow`.
+ */
+export type Allowed<P extends Permission> = Brand<
+  {
+    readonly permission: P;
+    readonly principal: Principal;
+    /** The tenant whose rows the verb touches; PLATFORM_TENANT for the platform's own. */
+    readonly tenant: TenantId;
+    /** Set where the principal reaches only its own project. */
+    readonly project: ProjectId | null;
+  },
+  `Allowed<${P}>`
+>;
+
+/** Derived from tenant and principal, and the caller's session id as HMAC input only; history is loaded through it. */
+export type Session = Brand<{ readonly id: string }, "Session">;
+
+/** Which proof each permission yields: what `routeBuilder` types handlers with. */
+export type Proofs = { readonly [P in Permission]: Allowed<P> };

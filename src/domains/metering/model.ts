@@ -1,0 +1,74 @@
+import type { Brand } from "../../kernel/brand.ts";
+import type { ResponseBody, Dialect, Ending } from "../../kernel/frame.ts";
+import type { AttemptId, CallId, DeploymentId, HopId, KeyId, ModelId, PriceVersion, ProjectId, TenantId } from "../../kernel/ids.ts";
+import type { PicoDollars } from "../../kernel/money.ts";
+import type { TokenBound, Usage } from "../../kernel/tokens.ts";
+
+/** What the ledger must know of an attempt before an upstream sees a byte: the ADMIT record's content. */
+export interface AttemptFacts {
+  readonly attempt: AttemptId;
+  readonly hop: HopId;
+  readonly call: CallId;
+  readonly tenant: TenantId;
+  readonly project: ProjectId | null;
+  readonly key: KeyId | null;
+  readonly user: string | null;
+  /** `unspecified` when the caller named none. */
+  readonly feature: string;
+  readonly trace: string | null;
+  readonly kind: "generate";
+  readonly provider: string;
+  readonly modelRequested: string;
+  readonly model: ModelId;
+  readonly upstreamModel: string;
+  readonly deployment: DeploymentId;
+  readonly region: string | null;
+  readonly priceVersion: PriceVersion;
+  readonly stream: boolean;
+  readonly bound: TokenBound;
+  /** ms since the epoch. */
+  readonly startedAt: number;
+}
+
+/** Money reserved before dispatch. Its id is the attempt's. Minted only by this domain's `hold`. Resolves exactly once. */
+export type Hold = Brand<
+  {
+    readonly facts: AttemptFacts;
+    /** W: the worst case of the attempt, pico-dollars. */
+    readonly worstCase: PicoDollars;
+    /** The most output tokens to ask the upstream for; null when no hard limit asks for a bound. */
+    readonly outputBound: number | null;
+  },
+  "Hold"
+>;
+
+export type AttemptStatus = "completed" | "truncated" | "aborted" | "failed" | "lost";
+
+/** How an attempt was charged: the SETTLE record's content. */
+export interface Settlement {
+  readonly attempt: AttemptId;
+  readonly status: AttemptStatus;
+  readonly usage: Usage;
+  readonly cost: PicoDollars;
+  readonly charge: PicoDollars;
+  /** Whether the usage was counted or bounded rather than reported by the provider. */
+  readonly estimated: boolean;
+  readonly dispatchUnknown: boolean;
+  readonly modelServed: string;
+  readonly latencyMs: number;
+  readonly firstTokenMs: number | null;
+}
+
+/**
+ * A provider's response that cannot pass unmetered: what flows through it is marked in the journal ahead of the caller,
+ * and its last frame waits until its SETTLE is durable. Minted only by this domain's `meter`.
+ */
+export type MeteredResponse = Brand<
+  {
+    readonly wire: Dialect | null;
+    readonly body: ResponseBody;
+    /** Settles when the response ended, however it ended; never rejects. */
+    readonly settled: Promise<{ readonly settlement: Settlement; readonly ending: Ending }>;
+  },
+  "MeteredResponse"
+>;
