@@ -36,9 +36,9 @@ export type ProblemCode = keyof typeof PROBLEMS;
 
 export interface ProblemDetails {
   /** Public text that replaces the catalogue's. Says what to do next; nothing internal. */
-  readonly message?: string;
+  readonly message?: string | null;
   /** The field of the caller's request that is at fault. */
-  readonly param?: string;
+  readonly param?: string | null;
   readonly retryAfterSeconds?: number;
   /** More response headers, lower case. */
   readonly headers?: Readonly<Record<string, string>>;

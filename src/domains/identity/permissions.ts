@@ -10,10 +10,14 @@ export const PERMISSIONS = {
   "keys:read": "Read the tenant's API keys, never their secrets.",
   "keys:write": "Create, rotate and revoke the tenant's API keys.",
   "tenant:read": "Read the tenant itself and the models granted to it.",
+  "audit:read": "Read the tenant's audit trail.",
   "platform:tenants:read": "Read every tenant.",
   "platform:tenants:write": "Create, change, suspend and archive tenants.",
   "platform:catalog:read": "Read the platform's credentials (never secrets), models, deployments, prices and grants.",
   "platform:catalog:write": "Change the platform's credentials, models, deployments, prices and grants.",
+  "platform:keys:read": "Read the platform's own keys, never their secrets.",
+  "platform:keys:write": "Create, rotate and revoke the platform's own keys.",
+  "platform:audit:read": "Read the platform's own audit trail.",
   "platform:usage:read": "Read usage and costs of every tenant.",
   "platform:metrics:read": "Scrape /metrics.",
 } as const satisfies Record<string, string>;
@@ -22,7 +26,7 @@ export type Permission = keyof typeof PERMISSIONS;
 
 export const ROLES = {
   platform_admin: Object.keys(PERMISSIONS).filter((permission) => permission !== "models:call") as readonly Permission[],
-  tenant_admin: ["models:call", "usage:read", "projects:read", "projects:write", "keys:read", "keys:write", "tenant:read"],
+  tenant_admin: ["models:call", "usage:read", "projects:read", "projects:write", "keys:read", "keys:write", "tenant:read", "audit:read"],
   developer: ["models:call", "usage:read"],
 } as const satisfies Record<string, readonly Permission[]>;
 

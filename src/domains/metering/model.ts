@@ -1,5 +1,5 @@
 import type { Brand } from "../../kernel/brand.ts";
-import type { ResponseBody, Dialect, Ending } from "../../kernel/frame.ts";
+import type { Dialect, Ending, ResponseBody } from "../../kernel/frame.ts";
 import type { AttemptId, CallId, DeploymentId, HopId, KeyId, ModelId, PriceVersion, ProjectId, TenantId } from "../../kernel/ids.ts";
 import type { PicoDollars } from "../../kernel/money.ts";
 import type { TokenBound, Usage } from "../../kernel/tokens.ts";
@@ -42,7 +42,9 @@ export type Hold = Brand<
   "Hold"
 >;
 
-export type AttemptStatus = "completed" | "truncated" | "aborted" | "failed" | "lost";
+/** `failed`: no response came. `lost`: the process died first, and a later one settled from the journal. */
+export const ATTEMPT_STATUSES = ["completed", "truncated", "aborted", "failed", "lost"] as const;
+export type AttemptStatus = (typeof ATTEMPT_STATUSES)[number];
 
 /** How an attempt was charged: the SETTLE record's content. */
 export interface Settlement {
@@ -51,7 +53,7 @@ export interface Settlement {
   readonly usage: Usage;
   readonly cost: PicoDollars;
   readonly charge: PicoDollars;
-  /** Whether the usage was counted or bounded rather than reported by the provider. */
+  /** Whether the usage was counted or bounded rather than reported by the provider, or a billed class had no price. */
   readonly estimated: boolean;
   readonly dispatchUnknown: boolean;
   readonly modelServed: string;

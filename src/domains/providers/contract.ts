@@ -1,3 +1,4 @@
+import type { ZodType } from "zod";
 import type { Brand } from "../../kernel/brand.ts";
 import type { AttemptId } from "../../kernel/ids.ts";
 import type { Dialect, ResponseBody } from "../../kernel/frame.ts";
@@ -20,26 +21,29 @@ export interface Dispatch {
   readonly onSent: () => void;
 }
 
-/** What an upstream answered, accepted: its first frame, or its whole body, has come. Minted only by this domain's `dispatch`. */
-export type ProviderResponse = Brand<
-  {
-    /** The wire format of the body's bytes; null for a provider without a wire. */
-    readonly wire: Dialect | null;
-    /** The upstream's own request id, for the record. */
-    readonly upstreamRequestId: string | null;
-    readonly body: ResponseBody;
-    /** Fields of the caller's body that no table names and that were forwarded, for the record. */
-    readonly unknownFields: readonly string[];
-  },
-  "ProviderResponse"
->;
+/** What an upstream answered: its first frame, or its whole body, has come. */
+export interface UpstreamResponse {
+  /** The wire format of the body's bytes; null for a provider without a wire. */
+  readonly wire: Dialect | null;
+  /** The upstream's own request id, for the record. */
+  readonly upstreamRequestId: string | null;
+  readonly body: ResponseBody;
+  /** Fields of the caller's body that no table names and that were forwarded, for the record. */
+  readonly unknownFields: readonly string[];
+}
+
+/** An upstream's answer, accepted. Minted only by this domain's `dispatch`. */
+export type ProviderResponse = Brand<UpstreamResponse, "ProviderResponse">;
 
 /** Why a dispatch failed before its first frame. Says whether the same call may be tried elsewhere. */
 export type DispatchFailure =
+  /** No connection, or it broke before the first frame; whether the request was sent is what `onSent` said. */
   | { readonly kind: "connect" }
   | { readonly kind: "timeout"; readonly phase: "connect" | "first_token" | "total" }
   | { readonly kind: "status"; readonly status: number; readonly retryAfterSeconds: number | null; /** The upstream's message, bounded, for the caller only where the fault is the caller's. */ readonly message: string | null; readonly param: string | null; readonly code: string | null }
+  /** Bytes that are no answer of this wire: wrong content type, not JSON, an oversized or compressed body, broken HTTP. */
   | { readonly kind: "malformed" }
+  /** Nothing was tried: every connection, slot or child is taken or gone. */
   | { readonly kind: "unavailable" }
   | { readonly kind: "aborted" };
 
@@ -65,10 +69,14 @@ export interface Provider {
   readonly secretField: string | null;
   /** Whether a deployment may leave its price out (`simulated`, `local`: free). */
   readonly freeByDefault: boolean;
+  /** What `deployments.options` may say to this provider; absent for one that takes no options. */
+  readonly options?: ZodType<Readonly<Record<string, unknown>>>;
   /** The most one dispatch of this request can use, tokens. Pure. */
   bound(request: ModelRequest, model: Model): TokenBound;
   /** Refuses what this provider cannot honour, by field name (a Problem), before anything is held. Pure. */
   accept(request: ModelRequest, deployment: Deployment): void;
   /** Resolves at the first frame (or whole body); rejects with DispatchError. */
   dispatch(dispatch: Dispatch): Promise<ProviderResponse>;
+  /** Ends what the provider keeps running (children, timers). Absent where it keeps nothing. */
+  close?(): Promise<void>;
 }

@@ -11,6 +11,11 @@ export interface TenantRecord {
   readonly homeRegion: string | null;
   /** IANA zone; budgets' calendar windows are computed in it. */
   readonly timeZone: string;
+  /** The ETag of the row. */
+  readonly revision: number;
+  /** Unix seconds. */
+  readonly createdAt: number;
+  readonly updatedAt: number;
 }
 
 export interface ProjectRecord {

@@ -1,0 +1,125 @@
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { cpus } from "node:os";
+import path from "node:path";
+import { type AtriumProcess, createModel, createTenancy, removeData, startAtriumProcess } from "../../test/support/atrium.ts";
+import { drive, type LoadResult } from "./load.ts";
+
+/**
+ * What does Atrium cost beside moving the bytes? The floor (node:http + undici `dispatch`) and Atrium take turns in
+ * random order in front of the same upstream; CPU time is the gateway process's own, from /proc.
+ */
+const REPETITIONS = 3;
+const CONNECTIONS = 32;
+const WARM_UP_MS = 2_000;
+const MEASURED_MS = Number(process.env["BENCH_SECONDS"] ?? 5) * 1_000;
+const TICKS_PER_SECOND = 100;
+
+interface Gateway {
+  readonly name: string;
+  readonly port: number;
+  readonly pid: number;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+interface Figure {
+  readonly cpuMicros: number;
+  readonly perSecond: number;
+  readonly p50: number;
+  readonly p99: number;
+  readonly errors: number;
+}
+
+const BODIES = {
+  "chat call": JSON.stringify({ model: "bench-1", messages: [{ role: "system", content: "You are brief." }, { role: "user", content: "What is a short answer?" }] }),
+  "64-event stream": JSON.stringify({ model: "bench-1", stream: true, messages: [{ role: "user", content: "Count to sixty-four." }] }),
+} as const;
+
+const children: ChildProcess[] = [];
+const servers: AtriumProcess[] = [];
+try {
+  const upstream = await startScript("upstream.ts", []);
+  const origin = `http://127.0.0.1:${upstream.port}`;
+  const floor = await startScript("floor.ts", [origin]);
+  const gateways: Gateway[] = [
+    { name: "floor", port: floor.port, pid: floor.pid, headers: {} },
+    await startGateway("atrium, journal process", "process", origin),
+    await startGateway("atrium, journal power", "power", origin),
+  ];
+  const report = [`# What a governed call costs`, "", machine(), ""];
+  for (const [scenario, body] of Object.entries(BODIES)) report.push(...(await measure(scenario, body, gateways)));
+  report.push(...servers.map((server, index) => `Resident memory of ${gateways[index + 1]?.name}: ${residentMegabytes(server.pid)} MB after the load.`), "");
+  const text = report.join("\n");
+  console.log(text);
+  writeFileSync(path.join(import.meta.dirname, "results.md"), text);
+} finally {
+  for (const server of servers) {
+    await server.stop();
+    await removeData(server.dataDirectory);
+  }
+  for (const child of children) child.kill();
+}
+
+async function measure(scenario: string, body: string, gateways: readonly Gateway[]): Promise<string[]> {
+  const figures = new Map<string, Figure[]>(gateways.map(({ name }) => [name, []]));
+  for (let repetition = 0; repetition < REPETITIONS; repetition++) {
+    for (const gateway of shuffled(gateways)) figures.get(gateway.name)?.push(await once(gateway, body));
+  }
+  const middle = new Map([...figures].map(([name, each]) => [name, median(each)]));
+  const floor = middle.get("floor") as Figure;
+  const rows = [...middle].map(([name, figure]) => `| ${name} | ${figure.cpuMicros.toFixed(0)} | ${(figure.cpuMicros / floor.cpuMicros).toFixed(2)} | ${figure.perSecond.toFixed(0)} | ${figure.p50.toFixed(2)} | ${figure.p99.toFixed(2)} | ${figure.errors} |`);
+  return [`## ${scenario}`, "", "| gateway | CPU µs / request | × floor | requests/s | p50 ms | p99 ms | errors |", "|---|---|---|---|---|---|---|", ...rows, ""];
+}
+
+async function once(gateway: Gateway, body: string): Promise<Figure> {
+  const load = { port: gateway.port, path: "/v1/chat/completions", headers: gateway.headers, body, connections: CONNECTIONS };
+  await drive({ ...load, durationMs: WARM_UP_MS });
+  const before = cpuSeconds(gateway.pid);
+  const result = await drive({ ...load, durationMs: MEASURED_MS });
+  return figureOf(result, cpuSeconds(gateway.pid) - before);
+}
+
+function figureOf({ requests, errors, seconds, latencies }: LoadResult, cpu: number): Figure {
+  const at = (share: number) => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))] ?? Number.NaN;
+  return { cpuMicros: (cpu / requests) * 1e6, perSecond: requests / seconds, p50: at(0.5), p99: at(0.99), errors };
+}
+
+function median(figures: readonly Figure[]): Figure {
+  return figures.toSorted((a, b) => a.cpuMicros - b.cpuMicros)[Math.floor(figures.length / 2)] as Figure;
+}
+
+async function startGateway(name: string, durability: string, upstream: string): Promise<Gateway> {
+  const server = await startAtriumProcess({ environment: { ATRIUM_DURABILITY: durability } });
+  servers.push(server);
+  await createModel(server, { model: "bench-1", provider: "vllm", upstreamModel: "bench-1", baseUrl: `${upstream}/v1`, price: { input: "0.15", output: "0.60" } });
+  const { key } = await createTenancy(server, "bench", "bench-1");
+  return { name, port: Number(new URL(server.url).port), pid: server.pid, headers: { authorization: `Bearer ${key}` } };
+}
+
+function startScript(script: string, args: readonly string[]): Promise<{ port: number; pid: number }> {
+  const child = spawn(process.execPath, [path.join(import.meta.dirname, script), ...args], { stdio: ["ignore", "pipe", "inherit"] });
+  children.push(child);
+  return new Promise((resolve, reject) => {
+    child.stdout.once("data", (line) => resolve({ port: (JSON.parse(String(line)) as { port: number }).port, pid: child.pid as number }));
+    child.once("exit", (code) => reject(new Error(`${script} exited with ${code}`)));
+  });
+}
+
+/** User and system time of a process and its threads. */
+function cpuSeconds(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") as string[];
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+}
+
+function residentMegabytes(pid: number): number {
+  return Math.round(Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024);
+}
+
+function shuffled<T>(items: readonly T[]): T[] {
+  return items.map((item) => ({ item, order: Math.random() })).toSorted((a, b) => a.order - b.order).map(({ item }) => item);
+}
+
+function machine(): string {
+  const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: import.meta.dirname, encoding: "utf8" }).trim();
+  return `${new Date().toISOString().slice(0, 10)}, commit ${commit}, Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model}; ${CONNECTIONS} connections, closed loop, medians of ${REPETITIONS} repetitions in random order. Ratios compare across machines; times do not.`;
+}

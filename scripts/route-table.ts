@@ -1,0 +1,27 @@
+import { catalogRoutes } from "../src/domains/catalog/routes.ts";
+import { identityRoutes } from "../src/domains/identity/routes.ts";
+import { meteringRoutes } from "../src/domains/metering/routes.ts";
+import { createProviders } from "../src/domains/providers/index.ts";
+import { recordsRoutes } from "../src/domains/records/routes.ts";
+import { tenantsRoutes } from "../src/domains/tenants/routes.ts";
+import { systemClock } from "../src/kernel/clock.ts";
+import type { AnyRoute } from "../src/surfaces/admin/index.ts";
+
+/** The whole route table as data, without a server behind it: to be read, not to be called. */
+export function routeTable(): AnyRoute[] {
+  const catalog = { credentials: absent(), models: absent(), deployments: absent(), grants: absent(), secretFields: secretFields() };
+  return [...tenantsRoutes(absent()), ...identityRoutes(absent()), ...catalogRoutes(catalog as Parameters<typeof catalogRoutes>[0]), ...meteringRoutes(absent()), ...recordsRoutes(absent())];
+}
+
+function secretFields(): string[] {
+  const providers = createProviders({ clock: systemClock }).list();
+  return [...new Set(providers.flatMap((provider) => provider.secretField ?? []))];
+}
+
+/** Needs that nothing may use: any property can be taken along, none can be called. */
+function absent<Needs extends object>(): Needs {
+  const refuse = () => {
+    throw new Error("this route table is for reading");
+  };
+  return new Proxy(refuse, { get: () => absent() }) as unknown as Needs;
+}

@@ -1,0 +1,142 @@
+import { isIP } from "node:net";
+import path from "node:path";
+
+/** A setting: read once at start from the environment variable of its name. The reference page is generated from this. */
+interface Setting<Value> {
+  /** Shown in the reference: what a value looks like, with its bounds. */
+  readonly type: string;
+  /** As it would be written in the environment; null when unset means something of its own, which `describe` says. */
+  readonly default: string | null;
+  readonly describe: string;
+  /** Parses a value; a string result is the reason why it is refused. */
+  readonly parse: (text: string) => Parsed<Value>;
+  /** Never printed, not even in an error. */
+  readonly secret?: true;
+}
+
+type Parsed<Value> = { readonly value: Value } | { readonly reason: string };
+
+export const SETTINGS = {
+  PORT: setting({ type: "0–65535 (0: any free port)", default: "4000", describe: "The port to listen on.", parse: integer(0, 65_535) }),
+  HOST: setting({ type: "address", default: "127.0.0.1", describe: "The address to listen on. Only this machine reaches the default; containers set 0.0.0.0.", parse: address }),
+  DATABASE_URL: setting({ type: "postgres:// URL", default: null, describe: "PostgreSQL 15 or newer. Unset: an embedded PostgreSQL in the data directory. Needs ATRIUM_MASTER_KEY.", parse: postgresUrl, secret: true }),
+  DATABASE_MIGRATION_URL: setting({ type: "postgres:// URL", default: null, describe: "The database's owner, for migrations, where DATABASE_URL is not the owner's.", parse: postgresUrl, secret: true }),
+  DATABASE_LISTEN_URL: setting({ type: "postgres:// URL", default: null, describe: "A direct connection for LISTEN, where DATABASE_URL is a transaction pooler's.", parse: postgresUrl, secret: true }),
+  ATRIUM_DATA_DIR: setting({ type: "directory", default: "./data", describe: "Where the embedded database, the journal, the master key and the first admin key live.", parse: directory }),
+  ATRIUM_MASTER_KEY: setting({ type: "32 bytes, base64 or hex", default: null, describe: "The root of all secrets. Unset with the embedded database: generated once into master.key (0600) in the data directory. Keep a copy apart from backups: without it nothing sealed opens again.", parse: masterKey, secret: true }),
+  ATRIUM_BOOTSTRAP_KEY: setting({ type: "at least 32 characters", default: null, describe: "A platform-admin key of this value exists while the variable holds it: for automation.", parse: atLeast(32), secret: true }),
+  ATRIUM_DURABILITY: setting({ type: "process | power", default: "power", describe: "What a journalled record survives before the upstream sees a byte: a killed process, or a power loss as well.", parse: oneOf("process", "power") }),
+  ATRIUM_DEMO_MODEL: setting({ type: "upstream model id or *.gguf", default: null, describe: "At first start, gives the demo tenant this real model too: an upstream model id (with OPENAI_API_KEY), or a GGUF file.", parse: nonEmpty }),
+  OPENAI_API_KEY: setting({ type: "secret", default: null, describe: "The credential of ATRIUM_DEMO_MODEL when it is an upstream model id. Read at first start only, and stored sealed.", parse: nonEmpty, secret: true }),
+  OPENAI_BASE_URL: setting({ type: "http(s):// URL, including /v1", default: "https://api.openai.com/v1", describe: "The upstream of ATRIUM_DEMO_MODEL when it is an upstream model id. Read at first start only.", parse: httpUrl }),
+  ATRIUM_MODELS_DIR: setting({ type: "directory", default: null, describe: "The only folder GGUF files are opened from. Unset: `models` in the data directory.", parse: directory }),
+  ATRIUM_LOG_LEVEL: setting({ type: "silent | error | warn | info | debug", default: "info", describe: "Logs go to standard error, one JSON line each; `info` has one line a call.", parse: oneOf("silent", "error", "warn", "info", "debug") }),
+  ATRIUM_DRAIN_SECONDS: setting({ type: "0–3600", default: "30", describe: "How long calls in flight may take to end after SIGTERM before they are aborted with a retryable error.", parse: integer(0, 3_600) }),
+  ATRIUM_STALENESS_SECONDS: setting({ type: "0–86400", default: "900", describe: "How long known keys are served while the database cannot be reached; after that /readyz answers 503 and calls are refused.", parse: integer(0, 86_400) }),
+} as const;
+
+export type SettingName = keyof typeof SETTINGS;
+type ValueOf<S> = S extends Setting<infer Value> ? Value : never;
+
+/** Every setting's value; null where it is unset and has no default. */
+export type Config = { readonly [Name in SettingName]: ValueOf<(typeof SETTINGS)[Name]> | ((typeof SETTINGS)[Name] extends { default: null } ? null : never) };
+
+/** The start stops with this: one sentence per wrong setting, saying what to write instead. Values are never quoted. */
+export class ConfigError extends Error {
+  constructor(problems: readonly string[]) {
+    super(problems.join("\n"));
+    this.name = "ConfigError";
+  }
+}
+
+/** @throws ConfigError naming every wrong or unknown setting at once */
+export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config {
+  const problems = unknownNames(environment);
+  const config: Record<string, unknown> = {};
+  for (const [name, each] of Object.entries(SETTINGS) as [SettingName, Setting<unknown>][]) {
+    const text = environment[name] === undefined || environment[name] === "" ? each.default : environment[name];
+    if (text === null) {
+      config[name] = null;
+      continue;
+    }
+    const parsed = each.parse(text);
+    if ("reason" in parsed) problems.push(`${name} ${parsed.reason} (${each.type}).`);
+    else config[name] = parsed.value;
+  }
+  if (problems.length > 0) throw new ConfigError(problems);
+  return config as Config;
+}
+
+/** What Kubernetes injects for a Service named `atrium`, and what the project's own tests read. */
+const FOREIGN = /^ATRIUM_(TEST_|SERVICE_|PORT($|_))/;
+
+function unknownNames(environment: Readonly<Record<string, string | undefined>>): string[] {
+  return Object.keys(environment)
+    .filter((name) => name.startsWith("ATRIUM_") && !(name in SETTINGS) && !FOREIGN.test(name))
+    .map((name) => `${name} is not a setting; did you mean ${nearest(name)}?`);
+}
+
+function nearest(name: string): string {
+  const distances = Object.keys(SETTINGS).map((known) => ({ known, distance: editDistance(name, known) }));
+  return distances.reduce((best, each) => (each.distance < best.distance ? each : best)).known;
+}
+
+function editDistance(a: string, b: string): number {
+  let previous = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const current = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const substituted = (previous[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      current.push(Math.min(substituted, (previous[j] as number) + 1, (current[j - 1] as number) + 1));
+    }
+    previous = current;
+  }
+  return previous[b.length] as number;
+}
+
+function setting<const S extends Setting<unknown>>(definition: S): S {
+  return definition;
+}
+
+function integer(least: number, most: number) {
+  return (text: string): Parsed<number> => {
+    const value = Number(text);
+    return /^\d+$/.test(text) && value >= least && value <= most ? { value } : { reason: `must be a whole number from ${least} to ${most}` };
+  };
+}
+
+function oneOf<const Word extends string>(...words: readonly Word[]) {
+  return (text: string): Parsed<Word> => {
+    const value = words.find((word) => word === text);
+    return value === undefined ? { reason: `must be one of ${words.join(", ")}` } : { value };
+  };
+}
+
+function atLeast(characters: number) {
+  return (text: string): Parsed<string> => (text.length >= characters ? { value: text } : { reason: `must have at least ${characters} characters` });
+}
+
+function nonEmpty(text: string): Parsed<string> {
+  return text.trim() === "" ? { reason: "must not be blank" } : { value: text.trim() };
+}
+
+function address(text: string): Parsed<string> {
+  return isIP(text) !== 0 || text === "localhost" ? { value: text } : { reason: "must be an IP address or localhost" };
+}
+
+function directory(text: string): Parsed<string> {
+  return text.includes("\0") ? { reason: "must be a path" } : { value: path.resolve(text) };
+}
+
+function postgresUrl(text: string): Parsed<string> {
+  return /^postgres(ql)?:\/\//.test(text) && URL.canParse(text) ? { value: text } : { reason: "must be a postgres:// URL" };
+}
+
+function httpUrl(text: string): Parsed<string> {
+  return /^https?:\/\//.test(text) && URL.canParse(text) ? { value: text.replace(/\/+$/, "") } : { reason: "must be an http:// or https:// URL" };
+}
+
+function masterKey(text: string): Parsed<string> {
+  const bytes = /^[0-9a-fA-F]{64}$/.test(text) ? Buffer.from(text, "hex") : Buffer.from(text, "base64");
+  return bytes.length === 32 ? { value: text } : { reason: "must be exactly 32 bytes; `openssl rand -base64 32` makes one" };
+}

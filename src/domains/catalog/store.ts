@@ -1,0 +1,216 @@
+import type { Selectable } from "kysely";
+import { type CredentialId, type DeploymentId, type ModelId, PLATFORM_TENANT, type TenantId } from "../../kernel/ids.ts";
+import type { SystemTransaction, Tables, TenantTransaction } from "../../storage/database/index.ts";
+import { type Address, ofTenants } from "../../storage/snapshot/index.ts";
+import { ratesFromRow, ratesToRow } from "./price.ts";
+import type { Price } from "./model.ts";
+
+export type CredentialRow = Selectable<Tables["credentials"]>;
+export type ModelRow = Selectable<Tables["models"]>;
+export type DeploymentRow = Selectable<Tables["deployments"]>;
+export type PriceRow = Selectable<Tables["prices"]>;
+export type GrantRow = Selectable<Tables["grants"]>;
+export type Fresh<Row> = Omit<Row, "tenant_id" | "archived_at">;
+type Fixed = "tenant_id" | "archived_at" | "id" | "name_sealed" | "name_index" | "created_at";
+
+export function findCredential(tx: TenantTransaction, address: Address<CredentialId>): Promise<CredentialRow | undefined> {
+  return credentialAt(tx, address).executeTakeFirst();
+}
+
+export function findCredentialForUpdate(tx: TenantTransaction, address: Address<CredentialId>): Promise<CredentialRow | undefined> {
+  return credentialAt(tx, address).forUpdate().executeTakeFirst();
+}
+
+/** Kept from being archived until the transaction ends. */
+export function findCredentialToUse(tx: TenantTransaction, address: Address<CredentialId>): Promise<CredentialRow | undefined> {
+  return credentialAt(tx, address).forShare().executeTakeFirst();
+}
+
+function credentialAt(tx: TenantTransaction, address: Address<CredentialId>) {
+  const live = tx.selectFrom("credentials").selectAll().where("archived_at", "is", null);
+  return address.kind === "id" ? live.where("id", "=", address.id) : live.where("name_index", "=", address.index);
+}
+
+export function listCredentials(tx: TenantTransaction, after: string | null, count: number): Promise<CredentialRow[]> {
+  const live = tx.selectFrom("credentials").selectAll().where("archived_at", "is", null);
+  return (after === null ? live : live.where("id", ">", after as CredentialId)).orderBy("id").limit(count).execute();
+}
+
+export async function insertCredential(tx: TenantTransaction, row: Fresh<CredentialRow>): Promise<void> {
+  await tx.insertInto("credentials").values(row).execute();
+}
+
+export async function updateCredential(tx: TenantTransaction, id: CredentialId, changes: Omit<CredentialRow, Fixed>): Promise<void> {
+  await tx.updateTable("credentials").set(changes).where("id", "=", id).execute();
+}
+
+/** The secret goes at once: history needs the row, not what it opened. */
+export async function archiveCredential(tx: TenantTransaction, id: CredentialId, at: Date): Promise<void> {
+  await tx.updateTable("credentials").set({ archived_at: at, updated_at: at, secret_sealed: null }).where("id", "=", id).execute();
+}
+
+export async function isCredentialUsed(tx: TenantTransaction, id: CredentialId): Promise<boolean> {
+  const row = await tx.selectFrom("deployments").select("id").where("credential_id", "=", id).where("archived_at", "is", null).limit(1).executeTakeFirst();
+  return row !== undefined;
+}
+
+export function credentialsById(tx: TenantTransaction, ids: readonly CredentialId[]): Promise<CredentialRow[]> {
+  if (ids.length === 0) return Promise.resolve([]);
+  return tx.selectFrom("credentials").selectAll().where("id", "in", ids).execute();
+}
+
+export function findModelRow(tx: TenantTransaction, address: Address<ModelId>): Promise<ModelRow | undefined> {
+  return modelAt(tx, address).executeTakeFirst();
+}
+
+/** Locked: writes to a model and its deployments come one after the other. */
+export function findModelForUpdate(tx: TenantTransaction, address: Address<ModelId>): Promise<ModelRow | undefined> {
+  return modelAt(tx, address).forUpdate().executeTakeFirst();
+}
+
+function modelAt(tx: TenantTransaction, address: Address<ModelId>) {
+  const live = tx.selectFrom("models").selectAll().where("archived_at", "is", null);
+  return address.kind === "id" ? live.where("id", "=", address.id) : live.where("name_index", "=", address.index);
+}
+
+export function listModelRows(tx: TenantTransaction, after: string | null, count: number): Promise<ModelRow[]> {
+  const live = tx.selectFrom("models").selectAll().where("archived_at", "is", null);
+  return (after === null ? live : live.where("id", ">", after as ModelId)).orderBy("id").limit(count).execute();
+}
+
+export async function insertModel(tx: TenantTransaction, row: Fresh<ModelRow>): Promise<void> {
+  await tx.insertInto("models").values(row).execute();
+}
+
+export async function updateModel(tx: TenantTransaction, id: ModelId, changes: Omit<ModelRow, Fixed>): Promise<void> {
+  await tx.updateTable("models").set(changes).where("id", "=", id).execute();
+}
+
+export async function archiveModel(tx: TenantTransaction, id: ModelId, at: Date): Promise<void> {
+  await tx.updateTable("deployments").set({ archived_at: at, updated_at: at }).where("model_id", "=", id).where("archived_at", "is", null).execute();
+  await tx.updateTable("models").set({ archived_at: at, updated_at: at }).where("id", "=", id).execute();
+}
+
+export function findDeployment(tx: TenantTransaction, model: ModelId, address: Address<DeploymentId>): Promise<DeploymentRow | undefined> {
+  const live = tx.selectFrom("deployments").selectAll().where("model_id", "=", model).where("archived_at", "is", null);
+  return (address.kind === "id" ? live.where("id", "=", address.id) : live.where("name_index", "=", address.index)).executeTakeFirst();
+}
+
+export function listDeployments(tx: TenantTransaction, model: ModelId, after: string | null, count: number): Promise<DeploymentRow[]> {
+  const live = tx.selectFrom("deployments").selectAll().where("model_id", "=", model).where("archived_at", "is", null);
+  return (after === null ? live : live.where("id", ">", after as DeploymentId)).orderBy("id").limit(count).execute();
+}
+
+/** Where a new deployment goes unless it says otherwise: behind all others of the model. */
+export async function nextPosition(tx: TenantTransaction, model: ModelId): Promise<number> {
+  const row = await tx
+    .selectFrom("deployments")
+    .select((select) => select.fn.max("position").as("last"))
+    .where("model_id", "=", model)
+    .where("archived_at", "is", null)
+    .executeTakeFirst();
+  return row?.last === null || row === undefined ? 0 : row.last + 1;
+}
+
+export async function insertDeployment(tx: TenantTransaction, row: Fresh<DeploymentRow>): Promise<void> {
+  await tx.insertInto("deployments").values({ ...row, options: JSON.stringify(row.options) }).execute();
+}
+
+export async function updateDeployment(tx: TenantTransaction, id: DeploymentId, changes: Omit<DeploymentRow, Fixed | "model_id">): Promise<void> {
+  await tx.updateTable("deployments").set({ ...changes, options: JSON.stringify(changes.options) }).where("id", "=", id).execute();
+}
+
+export async function archiveDeployment(tx: TenantTransaction, id: DeploymentId, at: Date): Promise<void> {
+  await tx.updateTable("deployments").set({ archived_at: at, updated_at: at }).where("id", "=", id).execute();
+}
+
+export interface EffectivePrice extends Price {
+  readonly effectiveAt: Date;
+}
+
+/** The price in force of each deployment named. */
+export async function currentPrices(tx: TenantTransaction, deployments: readonly DeploymentId[]): Promise<Map<DeploymentId, EffectivePrice>> {
+  if (deployments.length === 0) return new Map();
+  const rows = await tx
+    .selectFrom("prices")
+    .selectAll()
+    .distinctOn("deployment_id")
+    .where("deployment_id", "in", deployments)
+    .orderBy("deployment_id")
+    .orderBy("effective_at", "desc")
+    .execute();
+  return new Map(rows.map((row) => [row.deployment_id, priceOf(row)]));
+}
+
+export function priceOf(row: PriceRow): EffectivePrice {
+  return { version: row.id, source: row.source, rates: ratesFromRow(row.rates), effectiveAt: row.effective_at };
+}
+
+export async function insertPrice(tx: TenantTransaction, deployment: DeploymentId, price: EffectivePrice, at: Date): Promise<void> {
+  await tx
+    .insertInto("prices")
+    .values({
+      id: price.version,
+      deployment_id: deployment,
+      effective_at: price.effectiveAt,
+      source: price.source,
+      rates: JSON.stringify(ratesToRow(price.rates)),
+      created_at: at,
+    })
+    .execute();
+}
+
+/** The grant's time: the first one's, where it was there. */
+export async function insertGrant(tx: TenantTransaction, model: ModelId, at: Date): Promise<{ created_at: Date; isNew: boolean }> {
+  const row = await tx
+    .insertInto("grants")
+    .values({ model_owner_id: PLATFORM_TENANT, model_id: model, created_at: at })
+    .onConflict((conflict) => conflict.doNothing())
+    .returning("created_at")
+    .executeTakeFirst();
+  if (row !== undefined) return { created_at: row.created_at, isNew: true };
+  const present = await findGrant(tx, model);
+  return { created_at: present?.created_at ?? at, isNew: false };
+}
+
+export function findGrant(tx: TenantTransaction, model: ModelId): Promise<GrantRow | undefined> {
+  return tx.selectFrom("grants").selectAll().where("model_owner_id", "=", PLATFORM_TENANT).where("model_id", "=", model).executeTakeFirst();
+}
+
+export function listGrants(tx: TenantTransaction, after: string | null, count: number): Promise<GrantRow[]> {
+  const own = tx.selectFrom("grants").selectAll().where("model_owner_id", "=", PLATFORM_TENANT);
+  return (after === null ? own : own.where("model_id", ">", after as ModelId)).orderBy("model_id").limit(count).execute();
+}
+
+export async function deleteGrant(tx: TenantTransaction, model: ModelId): Promise<void> {
+  await tx.deleteFrom("grants").where("model_owner_id", "=", PLATFORM_TENANT).where("model_id", "=", model).execute();
+}
+
+export interface CatalogRows {
+  readonly models: ModelRow[];
+  readonly deployments: DeploymentRow[];
+  readonly credentials: CredentialRow[];
+  /** In force. */
+  readonly prices: PriceRow[];
+  readonly grants: GrantRow[];
+}
+
+/** The live rows of many tenants, five queries in all. */
+export async function readCatalog(tx: SystemTransaction, tenants: readonly TenantId[]): Promise<CatalogRows> {
+  const whose = ofTenants(tenants);
+  return {
+    models: await tx.selectFrom("models").selectAll().where(whose).where("archived_at", "is", null).orderBy("id").execute(),
+    deployments: await tx.selectFrom("deployments").selectAll().where(whose).where("archived_at", "is", null).orderBy("position").orderBy("id").execute(),
+    credentials: await tx.selectFrom("credentials").selectAll().where(whose).where("archived_at", "is", null).execute(),
+    prices: await tx
+      .selectFrom("prices")
+      .selectAll()
+      .distinctOn(["tenant_id", "deployment_id"])
+      .where(whose)
+      .orderBy("tenant_id")
+      .orderBy("deployment_id")
+      .orderBy("effective_at", "desc")
+      .execute(),
+    grants: await tx.selectFrom("grants").selectAll().where(whose).execute(),
+  };
+}

@@ -1,0 +1,121 @@
+import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
+import type { Clock } from "../../kernel/clock.ts";
+import { type KeyId, PLATFORM_TENANT, type TenantId } from "../../kernel/ids.ts";
+import { Problem } from "../../kernel/problem.ts";
+import { parseKeyId } from "./key-format.ts";
+import type { KeyRecord, Principal } from "./model.ts";
+import { ROLES } from "./permissions.ts";
+
+export interface AuthenticateNeeds {
+  /** HMAC key of everything stored about keys, 32 bytes. */
+  readonly pepper: Buffer;
+  /** ATRIUM_BOOTSTRAP_KEY; null when it is not set, and then it opens nothing. */
+  readonly bootstrapKey: string | null;
+  readonly clock: Clock;
+  /** From the snapshot. */
+  readonly knownKey: (id: KeyId) => KeyRecord | undefined;
+  /** From the database: whose key this is. Rejects when the database is away. */
+  readonly ownerInDirectory: (id: KeyId) => Promise<TenantId | undefined>;
+  /** Brings the snapshot up to now. Rejects when the database is away. */
+  readonly refresh: () => Promise<void>;
+  readonly stalenessMs: () => number;
+  /** Configuration older than this is not trusted, ms. */
+  readonly stalenessBoundMs: number;
+}
+
+/** Who presents this. Synchronous when the snapshot knows the key, which is every call but a new key's first. Throws Problem, or rejects with one. */
+export type Authenticate = (credential: string | null) => Principal | Promise<Principal>;
+
+export function createAuthenticate(needs: AuthenticateNeeds): Authenticate {
+  const bootstrapHash = needs.bootstrapKey === null ? null : hashKey(needs.pepper, needs.bootstrapKey);
+  const dummyHash = randomBytes(32);
+  const findElsewhere = createLookup(needs);
+  const check = (hash: Buffer, record: KeyRecord | undefined): Principal => {
+    const same = timingSafeEqual(hash, record?.hash ?? dummyHash);
+    if (record === undefined || !same) throw new Problem("invalid_api_key");
+    if (record.expiresAt !== null && needs.clock.now() >= record.expiresAt) throw new Problem("expired_api_key");
+    return principalOf(record);
+  };
+  return (credential) => {
+    if (needs.stalenessMs() > needs.stalenessBoundMs) throw new Problem("overloaded", { message: STALE, retryAfterSeconds: RETRY_AFTER_SECONDS });
+    const text = credential === null || credential.length > MAX_CREDENTIAL_LENGTH ? "" : credential;
+    const hash = hashKey(needs.pepper, text);
+    if (bootstrapHash !== null && timingSafeEqual(hash, bootstrapHash)) return BOOTSTRAP;
+    const id = parseKeyId(text);
+    const record = id === null ? undefined : needs.knownKey(id);
+    if (record !== undefined || id === null) return check(hash, record);
+    const elsewhere = findElsewhere(id);
+    return elsewhere === undefined ? check(hash, undefined) : elsewhere.then((found) => check(hash, found));
+  };
+}
+
+export function hashKey(pepper: Buffer, key: string): Buffer {
+  return createHmac("sha256", pepper).update(key).digest();
+}
+
+/**
+ * Looks for a key that another process may have made since this one last looked: once for all who ask, and not again for
+ * a second where there was none. Undefined: known not to exist.
+ */
+function createLookup(needs: AuthenticateNeeds): (id: KeyId) => Promise<KeyRecord | undefined> | undefined {
+  const running = new Map<KeyId, Promise<KeyRecord | undefined>>();
+  const missedUntil = new Map<KeyId, number>();
+  const look = async (id: KeyId): Promise<KeyRecord | undefined> => {
+    try {
+      const owner = await needs.ownerInDirectory(id);
+      if (owner !== undefined) await needs.refresh();
+    } catch (cause) {
+      throw new Problem("overloaded", { retryAfterSeconds: RETRY_AFTER_SECONDS, cause });
+    }
+    const found = needs.knownKey(id);
+    if (found === undefined) remember(id);
+    return found;
+  };
+  const remember = (id: KeyId): void => {
+    missedUntil.delete(id);
+    missedUntil.set(id, needs.clock.monotonic() + MISS_MS);
+    const oldest = missedUntil.keys().next();
+    if (missedUntil.size > MAX_MISSES && oldest.done !== true) missedUntil.delete(oldest.value);
+  };
+  return (id) => {
+    const until = missedUntil.get(id);
+    if (until !== undefined && needs.clock.monotonic() < until) return undefined;
+    const present = running.get(id);
+    if (present !== undefined) return present;
+    if (running.size >= MAX_LOOKUPS) throw new Problem("overloaded", { retryAfterSeconds: RETRY_AFTER_SECONDS });
+    const lookup = look(id).finally(() => running.delete(id));
+    running.set(id, lookup);
+    return lookup;
+  };
+}
+
+/** The one place that mints a principal. */
+function principalOf(record: KeyRecord): Principal {
+  return {
+    kind: "key",
+    id: record.id,
+    key: record,
+    tenant: record.tenant,
+    project: record.project,
+    permissions: record.permissions,
+    models: record.models,
+  } as unknown as Principal;
+}
+
+const BOOTSTRAP = Object.freeze({
+  kind: "bootstrap",
+  id: "bootstrap",
+  key: null,
+  tenant: PLATFORM_TENANT,
+  project: null,
+  permissions: new Set(ROLES.platform_admin),
+  models: null,
+}) as unknown as Principal;
+
+const STALE = "This server has lost sight of its configuration for too long to trust a key. Retry later.";
+const RETRY_AFTER_SECONDS = 1;
+/** Ours are 64 characters; a bootstrap key may be longer. */
+const MAX_CREDENTIAL_LENGTH = 1024;
+const MISS_MS = 1000;
+const MAX_MISSES = 10_000;
+const MAX_LOOKUPS = 256;

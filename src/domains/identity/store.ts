@@ -1,0 +1,74 @@
+import type { Selectable } from "kysely";
+import type { KeyId, ProjectId, TenantId } from "../../kernel/ids.ts";
+import type { Database, SystemTransaction, Tables, TenantTransaction } from "../../storage/database/index.ts";
+import { ofTenants } from "../../storage/snapshot/index.ts";
+
+export type KeyRow = Selectable<Tables["api_keys"]>;
+
+export interface NewKeyRow {
+  readonly id: KeyId;
+  readonly project_id: ProjectId | null;
+  readonly name_sealed: Buffer;
+  readonly name_index: Buffer;
+  readonly hash: Buffer;
+  readonly permissions: string[];
+  readonly models: string[] | null;
+  readonly expires_at: Date | null;
+  readonly created_by: string;
+  readonly created_at: Date;
+}
+
+/** False where a live key of the project has this name. */
+export async function insertKey(tx: TenantTransaction, row: NewKeyRow): Promise<boolean> {
+  const inserted = await tx
+    .insertInto("api_keys")
+    .values(row)
+    .onConflict((conflict) => conflict.doNothing())
+    .returning("id")
+    .executeTakeFirst();
+  if (inserted === undefined) return false;
+  await tx.insertInto("key_directory").values({ key_id: row.id }).execute();
+  return true;
+}
+
+export function findKey(tx: TenantTransaction, project: ProjectId | null, id: KeyId): Promise<KeyRow | undefined> {
+  return inProject(tx, project).where("id", "=", id).executeTakeFirst();
+}
+
+/** Locked until the transaction ends, so that two rotations of one key come one after the other. */
+export function findKeyForUpdate(tx: TenantTransaction, project: ProjectId | null, id: KeyId): Promise<KeyRow | undefined> {
+  return inProject(tx, project).where("id", "=", id).forUpdate().executeTakeFirst();
+}
+
+export function listKeys(tx: TenantTransaction, project: ProjectId | null, after: KeyId | null, count: number): Promise<KeyRow[]> {
+  const keys = inProject(tx, project);
+  return (after === null ? keys : keys.where("id", ">", after)).orderBy("id").limit(count).execute();
+}
+
+function inProject(tx: TenantTransaction, project: ProjectId | null) {
+  const live = tx.selectFrom("api_keys").selectAll().where("revoked_at", "is", null);
+  return project === null ? live.where("project_id", "is", null) : live.where("project_id", "=", project);
+}
+
+export async function setRevoked(tx: TenantTransaction, id: KeyId, at: Date): Promise<void> {
+  await tx.updateTable("api_keys").set({ revoked_at: at }).where("id", "=", id).execute();
+}
+
+export async function setProjectRevoked(tx: TenantTransaction, project: ProjectId, at: Date): Promise<void> {
+  await tx.updateTable("api_keys").set({ revoked_at: at }).where("project_id", "=", project).where("revoked_at", "is", null).execute();
+}
+
+export async function setGrace(tx: TenantTransaction, id: KeyId, until: Date): Promise<void> {
+  await tx.updateTable("api_keys").set({ grace_until: until }).where("id", "=", id).execute();
+}
+
+export function readLiveKeys(tx: SystemTransaction, tenants: readonly TenantId[]): Promise<KeyRow[]> {
+  return tx.selectFrom("api_keys").selectAll().where(ofTenants(tenants)).where("revoked_at", "is", null).execute();
+}
+
+export function ownerInDirectory(database: Database, id: KeyId): Promise<TenantId | undefined> {
+  return database.forSystem("key-lookup", async (tx) => {
+    const row = await tx.selectFrom("key_directory").select("tenant_id").where("key_id", "=", id).executeTakeFirst();
+    return row?.tenant_id;
+  });
+}

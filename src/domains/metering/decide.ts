@@ -1,0 +1,146 @@
+import type { PicoDollars } from "../../kernel/money.ts";
+import { INPUT_CLASSES, NO_TOKENS, OUTPUT_CLASSES, TOKEN_CLASSES, type TokenBound, type TokenClass, type TokenCounts, type Usage } from "../../kernel/tokens.ts";
+import type { Price } from "../catalog/index.ts";
+
+/** What a usage costs. */
+export interface Pricing {
+  /** What the provider bills us. */
+  readonly cost: PicoDollars;
+  /** What the tenant pays. */
+  readonly charge: PicoDollars;
+  /** Billed classes that have no price of their own and no customary stand-in: charged at the dearest rate of their side. */
+  readonly unpriced: readonly TokenClass[];
+}
+
+/** The price of a usage: pure, exact, each class at its own rate. */
+export function priceOf(tokens: TokenCounts, price: Price): Pricing {
+  const table = rateTable(price);
+  let cost = 0n;
+  let unpriced = NONE;
+  for (let index = 0; index < TOKEN_CLASSES.length; index++) {
+    const tokenClass = TOKEN_CLASSES[index] as TokenClass;
+    const count = tokens[tokenClass];
+    if (count === 0) continue;
+    cost += BigInt(count) * (table.rates[index] as bigint);
+    if (table.unpriced.has(tokenClass)) unpriced = [...unpriced, tokenClass];
+  }
+  return { cost, charge: cost, unpriced };
+}
+
+/** W: the most an attempt within `bound` can cost, whatever classes its tokens turn out to be of. */
+export function worstCase(bound: TokenBound, price: Price): PicoDollars {
+  const table = rateTable(price);
+  return BigInt(bound.input) * table.dearestInput + BigInt(bound.output) * table.dearestOutput;
+}
+
+/** What one token of the class costs under the price, stand-ins included. */
+export function rateOf(tokenClass: TokenClass, price: Price): PicoDollars {
+  return rateTable(price).rates[TOKEN_CLASSES.indexOf(tokenClass)] as bigint;
+}
+
+interface RateTable {
+  /** In the order of TOKEN_CLASSES. */
+  readonly rates: readonly PicoDollars[];
+  readonly unpriced: ReadonlySet<TokenClass>;
+  readonly dearestInput: PicoDollars;
+  readonly dearestOutput: PicoDollars;
+}
+
+/** A price is immutable and serves many attempts: its table is made once. */
+const tables = new WeakMap<Price, RateTable>();
+
+function rateTable(price: Price): RateTable {
+  const known = tables.get(price);
+  if (known !== undefined) return known;
+  const made = makeRateTable(price);
+  tables.set(price, made);
+  return made;
+}
+
+function makeRateTable(price: Price): RateTable {
+  const dearestStated = dearest(TOKEN_CLASSES, price) ?? 0n;
+  const rates = TOKEN_CLASSES.map((tokenClass) => statedOrStandIn(tokenClass, price) ?? dearest(sideOf(tokenClass), price) ?? dearestStated);
+  const unpriced = TOKEN_CLASSES.filter((tokenClass) => price.source !== "free" && statedOrStandIn(tokenClass, price) === null);
+  const most = (classes: readonly TokenClass[]): PicoDollars =>
+    classes.map((tokenClass) => rates[TOKEN_CLASSES.indexOf(tokenClass)] as bigint).reduce((a, b) => (b > a ? b : a), 0n);
+  return { rates, unpriced: new Set(unpriced), dearestInput: most(INPUT_CLASSES), dearestOutput: most(OUTPUT_CLASSES) };
+}
+
+/** Vendors state no reasoning price where it is that of output, and no cache price where a cached token costs a token. */
+function statedOrStandIn(tokenClass: TokenClass, price: Price): PicoDollars | null {
+  const stated = price.rates[tokenClass];
+  if (stated !== undefined) return stated;
+  if (tokenClass === "reasoning") return price.rates.output ?? null;
+  const cached = tokenClass === "cache_read" || tokenClass === "cache_write_5m" || tokenClass === "cache_write_1h";
+  return cached ? dearest(INPUT_CLASSES, price) : null;
+}
+
+function sideOf(tokenClass: TokenClass): readonly TokenClass[] {
+  return (INPUT_CLASSES as readonly TokenClass[]).includes(tokenClass) ? INPUT_CLASSES : OUTPUT_CLASSES;
+}
+
+function dearest(classes: readonly TokenClass[], price: Price): PicoDollars | null {
+  let most: PicoDollars | null = null;
+  for (const tokenClass of classes) {
+    const rate = price.rates[tokenClass];
+    if (rate !== undefined && (most === null || rate > most)) most = rate;
+  }
+  return most;
+}
+
+const NONE: readonly TokenClass[] = [];
+
+/** What passed of an answer whose provider did not say what it used. */
+export interface Passed {
+  /** Frames that carried output: most providers send a token each. */
+  readonly outputFrames: number;
+  /** UTF-8 bytes of output. */
+  readonly outputBytes: number;
+}
+
+/**
+ * Usage as we count it: a token is a frame or three bytes, whichever gives more (English text has about four bytes a token,
+ * code and other scripts two to three), and never more than the bound. The input is estimated from its bound in bytes alike.
+ */
+export function countUsage(passed: Passed, bound: TokenBound): Usage {
+  const output = Math.max(passed.outputFrames, Math.ceil(passed.outputBytes / BYTES_PER_TOKEN));
+  return counted(estimatedInput(bound), Math.min(output, passed.outputBytes, bound.output));
+}
+
+/**
+ * Usage of an attempt that was sent and never answered: its input, and, where the answer would have come in one piece, what the
+ * deployment writes in that time.
+ */
+export function countUnanswered(stream: boolean, elapsedMs: number, tokensPerSecond: number, bound: TokenBound): Usage {
+  return counted(estimatedInput(bound), stream ? 0 : writtenIn(elapsedMs, tokensPerSecond, bound));
+}
+
+/** Usage of an attempt that a crash cut off: bounds, not estimates, so that what was delivered is never more than what is charged. */
+export function boundLost(lost: { readonly stream: boolean; readonly mark: number | null; readonly elapsedMs: number; readonly tokensPerSecond: number }, bound: TokenBound): Usage {
+  if (lost.mark === null) return counted(bound.input, 0);
+  const output = lost.stream ? lost.mark : Math.max(lost.mark, writtenIn(lost.elapsedMs, lost.tokensPerSecond, bound));
+  return counted(bound.input, Math.min(output, bound.output));
+}
+
+function estimatedInput(bound: TokenBound): number {
+  return Math.ceil(bound.input / BYTES_PER_TOKEN);
+}
+
+function writtenIn(elapsedMs: number, tokensPerSecond: number, bound: TokenBound): number {
+  return Math.min(Math.ceil((Math.max(0, elapsedMs) * tokensPerSecond) / 1000), bound.output);
+}
+
+function counted(input: number, output: number): Usage {
+  return { tokens: { ...NO_TOKENS, input_uncached: input, output }, source: "counted" };
+}
+
+const BYTES_PER_TOKEN = 3;
+
+/** The first step of marks, in tokens, and the largest: a crash overcharges by at most one step. */
+export const FIRST_MARK_STEP = 256;
+export const LARGEST_MARK_STEP = 4096;
+
+/** The mark to write when `passed` tokens at most have come: a step ahead, never above the output bound. */
+export function nextMark(passed: number, step: number, bound: TokenBound): number {
+  return Math.min(passed + step, bound.output);
+}

@@ -1,0 +1,152 @@
+import { type Journal, type JournalFault, RECORD } from "../../storage/journal/index.ts";
+import type { Clock } from "../../kernel/clock.ts";
+import type { AttemptId } from "../../kernel/ids.ts";
+import { NO_TOKENS, outputTokens, type Usage } from "../../kernel/tokens.ts";
+import type { DispatchFailure } from "../providers/index.ts";
+import { countUnanswered, priceOf } from "./decide.ts";
+import type { Held } from "./hold.ts";
+import type { AttemptStatus, Settlement } from "./model.ts";
+import { encodeSettlement } from "./records.ts";
+import type { Speeds } from "./speeds.ts";
+
+export interface SettlerNeeds {
+  readonly journal: Journal;
+  readonly clock: Clock;
+  readonly speeds: Speeds;
+  readonly log: MeteringLog;
+  /** A SETTLE became durable. */
+  readonly settled: () => void;
+}
+
+export interface MeteringLog {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+/** What was learnt of a response by its end. */
+export interface Outcome {
+  readonly status: AttemptStatus;
+  readonly usage: Usage;
+  /** As the upstream said it; null where it did not. */
+  readonly modelServed: string | null;
+  readonly firstTokenMs: number | null;
+}
+
+/**
+ * Writes SETTLE records, one an attempt. A settlement that the journal could not keep is kept in memory and written again
+ * until it can: should the process die first, the next one finds the attempt open and charges its bound.
+ */
+export class Settler {
+  readonly #needs: SettlerNeeds;
+  readonly #unkept = new Map<AttemptId, string>();
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(needs: SettlerNeeds) {
+    this.#needs = needs;
+  }
+
+  /** Settles a hold, once; a second time is a bug. Calls back when the SETTLE is durable, or with the fault. */
+  settle(held: Held, outcome: Outcome, done: (fault: JournalFault | null) => void): Settlement {
+    if (held.settled) throw new Error(`attempt ${held.facts.attempt} settles twice`);
+    held.settled = true;
+    const settlement = this.#settlement(held, outcome);
+    this.#write(settlement.attempt, encodeSettlement(settlement), done);
+    return settlement;
+  }
+
+  /** Settles an attempt whose dispatch failed before a response. */
+  settleFailed(held: Held, failure: DispatchFailure, done: (fault: JournalFault | null) => void): Settlement {
+    const status = failure.kind === "aborted" ? "aborted" : "failed";
+    const usage = held.sentAt !== null && mayBeBilled(failure) ? this.#unanswered(held, held.sentAt) : NOTHING;
+    return this.settle(held, { status, usage, modelServed: null, firstTokenMs: null }, done);
+  }
+
+  /** Settles an attempt that was refused: its ADMIT may yet be in the journal, and it never left. */
+  void(held: Held): void {
+    this.settle(held, { status: "failed", usage: NOTHING, modelServed: null, firstTokenMs: null }, ignore);
+  }
+
+  /** Settlements that wait for the journal to recover. */
+  get unkept(): number {
+    return this.#unkept.size;
+  }
+
+  /** Tries what is unkept a last time. */
+  async close(): Promise<void> {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    const waiting = [...this.#unkept].map(([attempt, payload]) => new Promise<void>((resolve) => this.#write(attempt, payload, () => resolve())));
+    await Promise.all(waiting);
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    if (this.#unkept.size > 0) this.#needs.log.error({ attempts: this.#unkept.size }, "the journal could not keep settlements: the next start charges these attempts by their bounds");
+  }
+
+  #settlement(held: Held, { status, usage, modelServed, firstTokenMs }: Outcome): Settlement {
+    const { facts } = held;
+    const { cost, charge, unpriced } = priceOf(usage.tokens, held.price);
+    const latencyMs = Math.round(this.#needs.clock.monotonic() - held.heldAt);
+    if (unpriced.length > 0) this.#needs.log.warn({ attempt: facts.attempt, deployment: facts.deployment, unpriced }, "a billed class has no price: charged at the dearest rate of its side; state its price");
+    if (cost > held.worstCase) this.#needs.log.warn({ attempt: facts.attempt, deployment: facts.deployment, cost, worstCase: held.worstCase, bound: facts.bound }, "an attempt cost more than its worst case");
+    if (status === "completed") this.#needs.speeds.observe(facts.deployment, outputTokens(usage.tokens), latencyMs);
+    const estimated = (usage.source === "counted" && usage !== NOTHING) || unpriced.length > 0;
+    return { attempt: facts.attempt, status, usage, cost, charge, estimated, dispatchUnknown: false, modelServed: (modelServed ?? facts.upstreamModel).slice(0, MODEL_SERVED_LENGTH), latencyMs, firstTokenMs };
+  }
+
+  #unanswered(held: Held, sentAt: number): Usage {
+    return countUnanswered(held.facts.stream, this.#needs.clock.monotonic() - sentAt, held.tokensPerSecond, held.facts.bound);
+  }
+
+  #write(attempt: AttemptId, payload: string, done: (fault: JournalFault | null) => void): void {
+    let sequence: number;
+    try {
+      sequence = this.#needs.journal.append(RECORD.settle, attempt, payload);
+    } catch (thrown) {
+      this.#keep(attempt, payload);
+      done(thrown as JournalFault);
+      return;
+    }
+    this.#needs.journal.whenDurable(sequence, (fault) => {
+      if (fault === null) {
+        this.#unkept.delete(attempt);
+        this.#needs.settled();
+      } else this.#keep(attempt, payload);
+      done(fault);
+    });
+  }
+
+  /** No hold is granted while the journal refuses, so this holds what was in flight when it began to. */
+  #keep(attempt: AttemptId, payload: string): void {
+    this.#unkept.set(attempt, payload);
+    this.#timer ??= setTimeout(() => {
+      this.#timer = null;
+      for (const [waiting, text] of this.#unkept) this.#write(waiting, text, ignore);
+    }, REWRITE_MS).unref();
+  }
+}
+
+/**
+ * Whether an upstream that was sent the request may bill it. An answered status is not billed; a connection that was never made
+ * nor a child that was not there did no work.
+ */
+function mayBeBilled(failure: DispatchFailure): boolean {
+  switch (failure.kind) {
+    case "connect":
+    case "unavailable":
+    case "status":
+      return false;
+    case "timeout":
+      return failure.phase !== "connect";
+    case "malformed":
+    case "aborted":
+      return true;
+    default:
+      return failure satisfies never;
+  }
+}
+
+const NOTHING: Usage = { tokens: NO_TOKENS, source: "counted" };
+const REWRITE_MS = 250;
+/** An upstream's word for its model, characters. */
+const MODEL_SERVED_LENGTH = 200;
+const ignore = (): void => {};

@@ -1,0 +1,249 @@
+import { BOUNDS } from "../../kernel/bounds.ts";
+import type { Dialect, Ending, Frame, FrameSink, FrameStream } from "../../kernel/frame.ts";
+import type { Problem } from "../../kernel/problem.ts";
+import type { Usage } from "../../kernel/tokens.ts";
+import { type Journal, type JournalFault, RECORD } from "../../storage/journal/index.ts";
+import type { Clock } from "../../kernel/clock.ts";
+import { countUsage, FIRST_MARK_STEP, LARGEST_MARK_STEP, nextMark } from "./decide.ts";
+import { type Held, overloaded } from "./hold.ts";
+import type { AttemptStatus, Settlement } from "./model.ts";
+import { Tally } from "./passed.ts";
+import { encodeMark } from "./records.ts";
+import type { Settler } from "./settle.ts";
+
+export interface MeterNeeds {
+  readonly journal: Journal;
+  readonly clock: Clock;
+  readonly settler: Settler;
+}
+
+/** Called once, when the caller's side of the stream has ended. */
+export type OnSettled = (settlement: Settlement, ending: Ending) => void;
+
+/**
+ * The meter of one stream: a sink for the upstream, a stream for the caller. Frames go on once the journal holds a mark for
+ * them; from the frame with the end on, once it holds the SETTLE. While frames wait the upstream is paused.
+ */
+export class MeteredStream implements FrameStream, FrameSink {
+  readonly #upstream: FrameStream;
+  readonly #wire: Dialect | null;
+  readonly #held: Held;
+  readonly #needs: MeterNeeds;
+  readonly #onSettled: OnSettled;
+
+  #sink: FrameSink | null = null;
+  #piped = false;
+  readonly #tally = new Tally();
+  #usage: Usage | null = null;
+  #modelServed: string | null = null;
+  #firstTokenMs: number | null = null;
+
+  /** The highest durable mark, and the one on its way to the disk, or null. */
+  #mark = 0;
+  #pendingMark: number | null = null;
+  #step = FIRST_MARK_STEP;
+
+  #waiting: Waiting[] = [];
+  #waitingBytes = 0;
+  #pausedByCaller = false;
+  #pausedByUs = false;
+
+  #settling = false;
+  #settlement: Settlement | null = null;
+  /** The SETTLE is durable, or the journal could not keep it. */
+  #settleAnswered = false;
+  /** How the upstream ended; null while it has not. */
+  #ending: Ending | null = null;
+  /** Why nothing more goes to the caller, who has not been told yet. */
+  #cut: Ending | null = null;
+  #ended = false;
+
+  constructor(upstream: FrameStream, wire: Dialect | null, held: Held, needs: MeterNeeds, onSettled: OnSettled) {
+    this.#upstream = upstream;
+    this.#wire = wire;
+    this.#held = held;
+    this.#needs = needs;
+    this.#onSettled = onSettled;
+  }
+
+  // The caller's side.
+
+  pipe(sink: FrameSink): void {
+    this.#sink = sink;
+    if (this.#ended) sink.end(ABORTED);
+    else if (!this.#piped) this.#start();
+  }
+
+  pause(): void {
+    this.#pausedByCaller = true;
+    this.#upstream.pause();
+  }
+
+  resume(): void {
+    this.#pausedByCaller = false;
+    if (!this.#pausedByUs) this.#upstream.resume();
+  }
+
+  abort(): void {
+    if (this.#ended || this.#cut !== null) return;
+    this.#stop(ABORTED);
+    if (!this.#piped) this.#start();
+    this.#upstream.abort();
+    this.#endIfDone();
+  }
+
+  // The upstream's side.
+
+  frames(frames: readonly Frame[]): void {
+    this.#firstTokenMs ??= Math.round(this.#needs.clock.monotonic() - this.#held.heldAt);
+    const last = this.#observe(frames);
+    if (this.#cut !== null) return;
+    if (last === -1) this.#take(frames);
+    else {
+      if (last > 0) this.#take(frames.slice(0, last));
+      this.#hold(last > 0 ? frames.slice(last) : frames, UNTIL_SETTLED);
+      this.#settle("completed");
+    }
+  }
+
+  end(ending: Ending): void {
+    // An upstream that broke off after it had said that the response is whole has still answered wholly.
+    this.#ending = this.#settling ? COMPLETE : ending;
+    this.#settle(ending.kind === "complete" ? "completed" : ending.kind === "truncated" || this.#cut?.kind === "truncated" ? "truncated" : "aborted");
+    this.#endIfDone();
+  }
+
+  #start(): void {
+    this.#piped = true;
+    this.#upstream.pipe(this);
+  }
+
+  /** Tallies the frames; returns the index of the one that ends the response, or -1. */
+  #observe(frames: readonly Frame[]): number {
+    for (let index = 0; index < frames.length; index++) {
+      const frame = frames[index] as Frame;
+      this.#tally.add(frame, this.#wire);
+      if ((frame.notable || this.#modelServed === null) && this.#read(frame)) return index;
+    }
+    return -1;
+  }
+
+  /** Takes what a frame says besides output; true when it says that the response is whole. */
+  #read(frame: Frame): boolean {
+    let whole = false;
+    this.#modelServed ??= this.#held.facts.upstreamModel;
+    for (const event of frame.events()) {
+      if (event.type === "usage") this.#usage = event.usage;
+      else if (event.type === "response-start") this.#modelServed = event.model;
+      else if (event.type === "response-end") whole = true;
+    }
+    return whole;
+  }
+
+  #take(frames: readonly Frame[]): void {
+    const needed = Math.min(this.#tally.atMost, this.#held.facts.bound.output);
+    this.#markAhead(needed);
+    if (this.#cut !== null) return;
+    if (this.#waiting.length > 0 || needed > this.#mark) this.#hold(frames, needed);
+    else this.#sink?.frames(frames);
+  }
+
+  /** Writes the next mark when less than half a step is left, so that frames seldom wait for one. */
+  #markAhead(needed: number): void {
+    const { bound, attempt } = this.#held.facts;
+    if (this.#pendingMark !== null || this.#settling || this.#cut !== null) return;
+    if (this.#mark >= bound.output || needed + this.#step / 2 < this.#mark) return;
+    const mark = nextMark(needed, this.#step, bound);
+    this.#step = Math.min(this.#step * 2, LARGEST_MARK_STEP);
+    this.#pendingMark = mark;
+    let sequence: number;
+    try {
+      sequence = this.#needs.journal.append(RECORD.progress, attempt, encodeMark(mark));
+    } catch (fault) {
+      this.#fail(overloaded(fault));
+      return;
+    }
+    this.#needs.journal.whenDurable(sequence, this.#onMarked);
+  }
+
+  readonly #onMarked = (fault: JournalFault | null): void => {
+    if (fault !== null) return this.#fail(overloaded(fault));
+    this.#mark = this.#pendingMark as number;
+    this.#pendingMark = null;
+    this.#release();
+    const next = this.#waiting[0];
+    if (next !== undefined && next.needed !== UNTIL_SETTLED) this.#markAhead(next.needed);
+  };
+
+  #hold(frames: readonly Frame[], needed: number): void {
+    this.#waiting.push({ frames, needed });
+    for (const frame of frames) this.#waitingBytes += frame.bytes.length;
+    if (this.#waitingBytes > MAX_WAITING_BYTES) return this.#fail(overloaded("more frames wait for the journal than may"));
+    if (this.#pausedByUs) return;
+    this.#pausedByUs = true;
+    this.#upstream.pause();
+  }
+
+  /** Sends on the frames that the journal now covers. */
+  #release(): void {
+    for (let next = this.#waiting[0]; next !== undefined && (next.needed <= this.#mark || this.#settleAnswered); next = this.#waiting[0]) {
+      this.#waiting.shift();
+      this.#sink?.frames(next.frames);
+    }
+    if (this.#waiting.length > 0 || !this.#pausedByUs || this.#cut !== null) return;
+    this.#waitingBytes = 0;
+    this.#pausedByUs = false;
+    if (!this.#pausedByCaller) this.#upstream.resume();
+  }
+
+  #settle(status: AttemptStatus): void {
+    if (this.#settling) return;
+    this.#settling = true;
+    const usage = this.#usage ?? countUsage(this.#tally, this.#held.facts.bound);
+    const outcome = { status, usage, modelServed: this.#modelServed, firstTokenMs: this.#firstTokenMs };
+    this.#settlement = this.#needs.settler.settle(this.#held, outcome, (fault) => this.#onSettleAnswered(fault));
+    this.#endIfDone();
+  }
+
+  #onSettleAnswered(fault: JournalFault | null): void {
+    this.#settleAnswered = true;
+    if (fault === null) this.#release();
+    else this.#fail(overloaded(fault));
+    this.#endIfDone();
+  }
+
+  /** The journal failed under the stream: the caller gets no more, and no clean end. */
+  #fail(problem: Problem): void {
+    if (this.#ended || this.#cut !== null) return;
+    this.#stop({ kind: "truncated", problem });
+    this.#upstream.abort();
+    this.#endIfDone();
+  }
+
+  #stop(cut: Ending): void {
+    this.#cut = cut;
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+  }
+
+  /** Ends the caller's side once the upstream has ended and the SETTLE is durable (or cannot be). */
+  #endIfDone(): void {
+    if (this.#ended || !this.#settleAnswered || this.#settlement === null || this.#ending === null) return;
+    this.#ended = true;
+    const ending = this.#cut ?? this.#ending;
+    this.#sink?.end(ending);
+    this.#onSettled(this.#settlement, ending);
+  }
+}
+
+interface Waiting {
+  readonly frames: readonly Frame[];
+  /** The mark they wait for. */
+  readonly needed: number;
+}
+
+const UNTIL_SETTLED = Number.POSITIVE_INFINITY;
+const ABORTED: Ending = { kind: "aborted" };
+const COMPLETE: Ending = { kind: "complete" };
+/** An upstream is paused as soon as a frame waits; what it had read may still come: at most one frame and a buffer. */
+const MAX_WAITING_BYTES = BOUNDS.frameBytes + BOUNDS.streamBufferBytes;

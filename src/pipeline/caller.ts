@@ -1,0 +1,44 @@
+import type { CallId, TenantId } from "../kernel/ids.ts";
+import type { Problem } from "../kernel/problem.ts";
+import type { ModelRequest } from "../kernel/request.ts";
+import type { CheckedResponse } from "./check.ts";
+import type { Dispatched, Hop } from "./evidence.ts";
+
+/** What is known of a call before anything else is. */
+export interface CallContext {
+  /** Also the `x-request-id`. */
+  readonly id: CallId;
+  /** The endpoint, for records and metrics: `openai.chat.completions`. */
+  readonly endpoint: string;
+  /** ms since the epoch, and on the monotonic clock. */
+  readonly startedAt: number;
+  readonly startedMonotonic: number;
+  /** W3C trace id, 32 hex digits: the caller's, or the call's own. */
+  readonly trace: string;
+  readonly remoteAddress: string;
+  /** The caller's own request id, for the record only. */
+  readonly callerRequestId: string | null;
+  /** The hops the call has begun, each with the evidence it got to. */
+  readonly hops: Hop[];
+}
+
+/** How the response reached the caller's socket. */
+export type Delivery =
+  | { readonly kind: "delivered" }
+  | { readonly kind: "truncated"; readonly problem: Problem }
+  | { readonly kind: "client_left" };
+
+/** The port a surface implements, one per call: where the request comes from and where the answer goes. */
+export interface Caller {
+  readonly credential: string | null;
+  /** Aborted when the client leaves, or when a drain runs out of time. */
+  readonly signal: AbortSignal;
+  /** Whether `signal` was aborted by the drain rather than by the client. */
+  readonly drained: () => boolean;
+  /** Reads and parses the body, within the bounds of api.md and of the tenant. @throws Problem */
+  read(tenant: TenantId): Promise<ModelRequest>;
+  /** Writes head and body. Resolves when the last byte was handed to the socket or the client is gone; never rejects. */
+  send(response: CheckedResponse, evidence: Dispatched): Promise<Delivery>;
+  /** Answers with a problem, as status or, once the stream has begun, as the dialect's terminal error event. */
+  refuse(problem: Problem): void;
+}

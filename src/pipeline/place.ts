@@ -1,0 +1,14 @@
+import type { Deployment } from "../domains/catalog/index.ts";
+import type { Brand } from "../kernel/brand.ts";
+import { advance, type Placed, type Routed } from "./evidence.ts";
+import type { Platform } from "./platform.ts";
+
+/** A place on the deployment that will serve the attempt. Released when the attempt is over. */
+export type Slot = Brand<{ readonly deployment: Deployment; release(): void }, "Slot">;
+
+/** Capacity is unbounded, so nothing waits: the first candidate serves, if it can honour every field. @throws Problem */
+export function place(platform: Platform, hop: Routed): Placed {
+  const deployment = hop.route.candidates[0] as Deployment;
+  platform.provider(deployment.provider).accept(hop.of.compiled, deployment);
+  return advance(hop, { slot: { deployment, release() {} } as Slot });
+}

@@ -1,0 +1,37 @@
+import type { Allowed, Permission, Principal, Session } from "../domains/identity/index.ts";
+import type { Model, Price } from "../domains/catalog/index.ts";
+import type { AttemptFacts, Hold, MeteredResponse } from "../domains/metering/index.ts";
+import type { Dispatch, DispatchFailure, Provider, ProviderResponse } from "../domains/providers/index.ts";
+import type { Tenant } from "../domains/tenants/index.ts";
+import type { Clock } from "../kernel/clock.ts";
+import type { TenantId, Uuid } from "../kernel/ids.ts";
+import type { CallEvent } from "../telemetry/index.ts";
+
+/** The verbs of the domains that a call needs, supplied by main.ts. */
+export interface Platform {
+  readonly clock: Clock;
+  readonly newId: <Id extends Uuid>() => Id;
+  /** @throws Problem invalid_api_key, expired_api_key, overloaded (configuration too stale to trust) */
+  authenticate(credential: string | null): Principal | Promise<Principal>;
+  /** @throws Problem permission_denied, not_found */
+  allow<P extends Permission>(principal: Principal, permission: P, tenant: TenantId): Allowed<P>;
+  /** @throws Problem tenant_suspended */
+  resolve(principal: Principal): Tenant;
+  openSession(principal: Principal, callerSession: string | null): Session;
+  /** @throws Problem model_not_found */
+  modelFor(tenant: Tenant, principal: Principal, name: string): Model;
+  /** The tenant's salt for upstreams that share prefix caches: equal for equal tenants, telling nothing of them. */
+  cacheSalt(tenant: TenantId): string;
+  provider(id: string): Provider;
+  /** Reserves the worst case of an attempt, durably. @throws Problem overloaded (the journal cannot take it) */
+  hold(facts: AttemptFacts, price: Price): Promise<Hold>;
+  sent(hold: Hold): void;
+  /** @throws DispatchError */
+  dispatch(provider: Provider, dispatch: Dispatch): Promise<ProviderResponse>;
+  /** Resolves at once for a stream; for a whole body once its charge is durable. @throws Problem overloaded */
+  meter(response: ProviderResponse, hold: Hold): Promise<MeteredResponse>;
+  /** Settles a hold whose dispatch had no response; never rejects. */
+  settleFailed(hold: Hold, failure: DispatchFailure): Promise<unknown>;
+  /** Takes the call's one wide event. */
+  emit(event: CallEvent): void;
+}

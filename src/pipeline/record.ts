@@ -1,0 +1,43 @@
+import { formatUsd } from "../kernel/money.ts";
+import { inputTokens, outputTokens } from "../kernel/tokens.ts";
+import type { CallEvent } from "../telemetry/index.ts";
+import type { Compiled, Dispatched, Received } from "./evidence.ts";
+import type { Outcome } from "./outcome.ts";
+import type { Platform } from "./platform.ts";
+
+/** One wide event per call, with whatever evidence the call got to. Metadata only, never content. */
+export function record(platform: Platform, received: Received & Partial<Compiled>, outcome: Outcome): void {
+  const { call, principal, tenant, request } = received;
+  const hop = call.hops.at(-1) as Partial<Dispatched> | undefined;
+  const deployment = hop?.slot?.deployment;
+  const settlement = "settlement" in outcome ? outcome.settlement : null;
+  platform.emit({
+    call: call.id,
+    trace: call.trace,
+    endpoint: call.endpoint,
+    outcome: outcome.kind,
+    status: outcome.kind === "problem" ? outcome.problem.status : 200,
+    problem: "problem" in outcome ? outcome.problem.code : null,
+    cause: "problem" in outcome ? outcome.problem.cause : undefined,
+    tenant: principal?.tenant ?? null,
+    project: tenant?.project?.id ?? null,
+    principal: principal?.id ?? null,
+    remoteAddress: call.remoteAddress,
+    callerRequestId: call.callerRequestId,
+    stream: request?.stream ?? null,
+    model: hop?.route?.model.name ?? null,
+    modelServed: settlement?.modelServed ?? null,
+    provider: deployment?.provider ?? null,
+    deployment: deployment?.name ?? null,
+    attempt: hop?.hold?.facts.attempt ?? null,
+    upstreamRequestId: hop?.response?.upstreamRequestId ?? null,
+    unknownFields: hop?.response?.unknownFields ?? [],
+    inputTokens: settlement === null ? null : inputTokens(settlement.usage.tokens),
+    outputTokens: settlement === null ? null : outputTokens(settlement.usage.tokens),
+    costUsd: settlement === null ? null : formatUsd(settlement.cost),
+    chargeUsd: settlement === null ? null : formatUsd(settlement.charge),
+    estimated: settlement?.estimated ?? null,
+    firstTokenMs: settlement?.firstTokenMs ?? null,
+    durationMs: platform.clock.monotonic() - call.startedMonotonic,
+  } satisfies CallEvent);
+}

@@ -1,0 +1,260 @@
+import type { ColumnType, Generated } from "kysely";
+import type {
+  AttemptId,
+  CallId,
+  CredentialId,
+  DeploymentId,
+  HopId,
+  KeyId,
+  ModelId,
+  PriceVersion,
+  ProjectId,
+  TenantId,
+  Uuid,
+} from "../../kernel/ids.ts";
+
+/**
+ * The tables as the two request roles see them. What the driver hands over: `numeric` is a bigint (all our numerics are
+ * whole pico-dollars), `bigint` a safe integer, `timestamptz` a Date, `bytea` a Buffer, `jsonb` the parsed value.
+ */
+export interface Tables {
+  config_version: ConfigVersionTable;
+  config_changes: ConfigChangesTable;
+  key_directory: KeyDirectoryTable;
+  tenant_keys: TenantKeysTable;
+  tenants: TenantsTable;
+  projects: ProjectsTable;
+  api_keys: ApiKeysTable;
+  credentials: CredentialsTable;
+  models: ModelsTable;
+  deployments: DeploymentsTable;
+  prices: PricesTable;
+  grants: GrantsTable;
+  usage_rows: UsageRowsTable;
+  ledger_entries: LedgerEntriesTable;
+  journals: JournalsTable;
+  audit_rows: AuditRowsTable;
+  idempotency_keys: IdempotencyKeysTable;
+}
+
+/** Tables without a tenant: every other one is under row security and gets the tenant's predicate. */
+export const GLOBAL_TABLES: ReadonlySet<string> = new Set<keyof Tables>(["config_version", "journals"]);
+
+/** In a tenant transaction an insert may leave it out: it is filled in, and any other tenant's is refused. */
+type OwningTenant = ColumnType<TenantId, TenantId | undefined, never>;
+/** Fixed at insertion. */
+type Fixed<T> = ColumnType<T, T, never>;
+/** Absent at insertion means NULL. */
+type Nullable<T> = ColumnType<T | null, T | null | undefined, T | null>;
+/** Written as JSON text: the driver would turn a bare array into a PostgreSQL array. */
+export type Json<T> = ColumnType<T, string, string>;
+type NullableJson<T> = ColumnType<T | null, string | null | undefined, string | null>;
+
+/** A resource with a name unique in its parent: sealed for reading, blind index for uniqueness. `revision` is its ETag. */
+interface Named {
+  name_sealed: Buffer;
+  name_index: Buffer;
+  display_name_sealed: Nullable<Buffer>;
+  revision: Generated<number>;
+  created_at: Fixed<Date>;
+  updated_at: Date;
+  archived_at: Nullable<Date>;
+}
+
+export interface ConfigVersionTable {
+  singleton: Generated<boolean>;
+  version: number;
+}
+
+export interface ConfigChangesTable {
+  tenant_id: OwningTenant;
+  version: Fixed<number>;
+}
+
+export interface KeyDirectoryTable {
+  key_id: Fixed<KeyId>;
+  tenant_id: OwningTenant;
+}
+
+export interface TenantKeysTable {
+  tenant_id: OwningTenant;
+  version: Fixed<number>;
+  wrapped: Fixed<Buffer>;
+  created_at: Fixed<Date>;
+}
+
+/** Rows of the platform tenant; `id` is the tenant described. */
+export interface TenantsTable extends Named {
+  tenant_id: OwningTenant;
+  id: Fixed<TenantId>;
+  status: "active" | "suspended";
+  tier: Nullable<string>;
+  home_region: Nullable<string>;
+  time_zone: Generated<string>;
+}
+
+export interface ProjectsTable extends Named {
+  tenant_id: OwningTenant;
+  id: Fixed<ProjectId>;
+  default_max_output_tokens: Nullable<number>;
+  require: Generated<string[]>;
+}
+
+export interface ApiKeysTable {
+  tenant_id: OwningTenant;
+  id: Fixed<KeyId>;
+  /** NULL: a key above projects. */
+  project_id: ColumnType<ProjectId | null, ProjectId | null | undefined, never>;
+  name_sealed: Buffer;
+  name_index: Buffer;
+  hash: Fixed<Buffer>;
+  permissions: string[];
+  /** Names of the models it may call; NULL: all that its tenant is granted. */
+  models: Nullable<string[]>;
+  expires_at: Nullable<Date>;
+  revoked_at: Nullable<Date>;
+  grace_until: Nullable<Date>;
+  created_by: Fixed<string>;
+  created_at: Fixed<Date>;
+}
+
+export interface CredentialsTable extends Named {
+  tenant_id: OwningTenant;
+  id: Fixed<CredentialId>;
+  provider: string;
+  base_url: Nullable<string>;
+  secret_sealed: Nullable<Buffer>;
+  secret_version: Generated<number>;
+}
+
+export interface ModelsTable extends Named {
+  tenant_id: OwningTenant;
+  id: Fixed<ModelId>;
+  visibility: Generated<"granted" | "all">;
+  capabilities: Generated<string[]>;
+  context_window: Nullable<number>;
+  max_output_tokens: Nullable<number>;
+}
+
+export interface DeploymentsTable extends Named {
+  tenant_id: OwningTenant;
+  id: Fixed<DeploymentId>;
+  model_id: Fixed<ModelId>;
+  provider: string;
+  credential_id: Nullable<CredentialId>;
+  upstream_model: string;
+  region: Nullable<string>;
+  position: Generated<number>;
+  options: ColumnType<Record<string, unknown>, string | undefined, string>;
+}
+
+export interface PricesTable {
+  tenant_id: OwningTenant;
+  id: Fixed<PriceVersion>;
+  deployment_id: Fixed<DeploymentId>;
+  effective_at: Fixed<Date>;
+  source: Fixed<"stated" | "free">;
+  /** Token class → pico-dollars a unit, as a decimal string. */
+  rates: ColumnType<Record<string, string>, string, never>;
+  created_at: Fixed<Date>;
+}
+
+/** `tenant_id` is the grantee. */
+export interface GrantsTable {
+  tenant_id: OwningTenant;
+  model_owner_id: Fixed<TenantId>;
+  model_id: Fixed<ModelId>;
+  created_at: Fixed<Date>;
+}
+
+/** One attempt. Written by the shipper alone; a tenant transaction may read it. Money in pico-dollars, times in milliseconds. */
+export interface UsageRowsTable {
+  tenant_id: Fixed<TenantId>;
+  id: Fixed<AttemptId>;
+  hop: Fixed<HopId>;
+  call: Fixed<CallId>;
+  parent_hop: Nullable<HopId>;
+  project_id: Nullable<ProjectId>;
+  key_id: Nullable<KeyId>;
+  user_sealed: Nullable<Buffer>;
+  user_index: Nullable<Buffer>;
+  feature_sealed: Buffer;
+  feature_index: Buffer;
+  trace: Nullable<string>;
+  kind: "generate" | "embed" | "rerank" | "guardrail" | "judge" | "tool" | "cache";
+  provider: string;
+  model_requested_sealed: Buffer;
+  model_served: string;
+  model_id: ModelId;
+  deployment_id: DeploymentId;
+  region: Nullable<string>;
+  price_version: PriceVersion;
+  input_uncached: Generated<number>;
+  cache_read: Generated<number>;
+  cache_write_5m: Generated<number>;
+  cache_write_1h: Generated<number>;
+  output: Generated<number>;
+  reasoning: Generated<number>;
+  audio_input: Generated<number>;
+  audio_output: Generated<number>;
+  image: Generated<number>;
+  cost: bigint;
+  charge: bigint;
+  /** W: the most this attempt could have cost on its deployment. */
+  worst_case: bigint;
+  bound: "proof" | "rule";
+  source: "reported" | "counted";
+  estimated: Generated<boolean>;
+  dispatch_unknown: Generated<boolean>;
+  status: string;
+  latency_ms: number;
+  first_token_ms: Nullable<number>;
+  started_at: Date;
+  journal_id: Uuid;
+  journal_sequence: number;
+}
+
+/** One immutable double entry an attempt: debit = credit_provider + credit_margin, pico-dollars. */
+export interface LedgerEntriesTable {
+  tenant_id: Fixed<TenantId>;
+  id: Fixed<AttemptId>;
+  project_id: Nullable<ProjectId>;
+  key_id: Nullable<KeyId>;
+  debit_spend: Fixed<bigint>;
+  credit_provider: Fixed<bigint>;
+  credit_margin: Fixed<bigint>;
+  posted_at: Fixed<Date>;
+}
+
+export interface JournalsTable {
+  id: Fixed<Uuid>;
+  watermark: number;
+  updated_at: Date;
+}
+
+export interface AuditRowsTable {
+  tenant_id: OwningTenant;
+  id: Fixed<Uuid>;
+  actor: Fixed<string>;
+  actor_kind: Fixed<string>;
+  action: Fixed<string>;
+  target: Fixed<string>;
+  before: NullableJson<unknown>;
+  after: NullableJson<unknown>;
+  request_id: ColumnType<string | null, string | null | undefined, never>;
+  remote_address: ColumnType<string | null, string | null | undefined, never>;
+  status: Fixed<number>;
+  at: Fixed<Date>;
+}
+
+export interface IdempotencyKeysTable {
+  tenant_id: OwningTenant;
+  principal: Fixed<string>;
+  key_hash: Fixed<Buffer>;
+  route: Fixed<string>;
+  body_hash: Fixed<Buffer>;
+  status: Nullable<number>;
+  response: Nullable<Buffer>;
+  created_at: Fixed<Date>;
+  expires_at: Date;
+}

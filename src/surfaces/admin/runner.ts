@@ -1,0 +1,185 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { Allowed, Permission, Principal } from "../../domains/identity/index.ts";
+import type { Clock } from "../../kernel/clock.ts";
+import { PLATFORM_TENANT, type TenantId, type Uuid } from "../../kernel/ids.ts";
+import { Problem } from "../../kernel/problem.ts";
+import type { Answer, RouteContext } from "../../kernel/route.ts";
+import type { Database, TenantTransaction } from "../../storage/database/index.ts";
+import type { TenantKeyring } from "../../storage/secrets/index.ts";
+import { credentialOf } from "../http/credential.ts";
+import { once } from "./idempotency.ts";
+import { readInput, type Input } from "./input.ts";
+import { openApiDocument } from "./openapi.ts";
+import { checkRoutes, isPermission, methodsAt, PREFIXES, type AnyRoute } from "./route-table.ts";
+import { withRetries } from "./transaction.ts";
+
+/** What the runner asks of the rest of the house. */
+export interface RunnerNeeds {
+  readonly clock: Clock;
+  readonly makeId: () => Uuid;
+  readonly forTenant: Database["forTenant"];
+  /** Throws invalid_api_key or expired_api_key. */
+  readonly authenticate: (credential: string | null) => Principal | Promise<Principal>;
+  /** Throws permission_denied, and not_found for a tenant that the principal may not know of. */
+  readonly allow: (principal: Principal, permission: Permission, tenant: TenantId) => Allowed<Permission>;
+  /** By name or id; null where there is none. */
+  readonly findTenant: (nameOrId: string) => TenantId | null | Promise<TenantId | null>;
+  readonly writeAudit: (transaction: TenantTransaction, row: AuditRow) => Promise<void>;
+  /** Raises the configuration's version in the transaction and tells the tenant's processes of it. */
+  readonly bumpConfig: (transaction: TenantTransaction) => Promise<number>;
+  /** Resolves when this process serves from a snapshot of at least this version. */
+  readonly catchUp: (version: number) => Promise<void>;
+  /** A tenant's keys: answers that are remembered end with them. */
+  readonly keyringOf: (tenant: TenantId) => TenantKeyring;
+}
+
+/** One management action. */
+export interface AuditRow {
+  readonly id: Uuid;
+  /** The key's id, or `bootstrap`. */
+  readonly actor: string;
+  readonly actorKind: Principal["kind"];
+  readonly action: string;
+  readonly target: string;
+  readonly before: unknown;
+  readonly after: unknown;
+  readonly requestId: string;
+  readonly remoteAddress: string;
+  readonly status: number;
+  /** ms since the epoch. */
+  readonly at: number;
+}
+
+/**
+ * Mounts every route of the table, the OpenAPI document, and the answers to unknown paths and wrong methods beside them.
+ * Problems are thrown to the server's error handler. Throws when a route of the table is not fit to be mounted.
+ */
+export function mountRoutes(server: FastifyInstance, routes: readonly AnyRoute[], needs: RunnerNeeds): void {
+  const findings = checkRoutes(routes);
+  if (findings.length > 0) throw new Error(`The route table is not fit to be mounted:\n${findings.join("\n")}`);
+  for (const prefix of PREFIXES) {
+    server.register(
+      async (below) => {
+        below.removeAllContentTypeParsers();
+        // Bodies are read after the caller is known to be allowed, so Fastify hands the stream through unread.
+        below.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
+        below.setNotFoundHandler((request) => refuseUnknown(routes, request, needs));
+        for (const route of routes.filter((each) => each.path.startsWith(`${prefix}/`))) mount(below, prefix, route, needs);
+        if (prefix === "/admin/v1") mountDocument(below, routes, needs);
+      },
+      { prefix },
+    );
+  }
+}
+
+function mount(server: FastifyInstance, prefix: string, route: AnyRoute, needs: RunnerNeeds): void {
+  const url = route.path.slice(prefix.length).replaceAll(/\{(\w+)\}/g, ":$1");
+  server.route({ method: route.method, url, handler: (request, reply) => run(route, request, reply, needs) });
+}
+
+/** The life of an administrative request: known, allowed, read, done in one transaction, in force, answered. */
+async function run(route: AnyRoute, request: FastifyRequest, reply: FastifyReply, needs: RunnerNeeds): Promise<FastifyReply> {
+  const principal = await needs.authenticate(credentialOf(request.headers));
+  const allowed = await reach(route, principal, request.params as Record<string, string>, needs);
+  const action: Action = { route, allowed, request, input: await readInput(route, request) };
+  const done = await withRetries(() =>
+    needs.forTenant(allowed.tenant, (transaction) => once(transaction, action, needs, () => act(action, transaction, needs))),
+  );
+  if (done.configVersion !== null) await needs.catchUp(done.configVersion);
+  return send(reply, done);
+}
+
+/** Whose rows, and whether this principal may. A tenant that is foreign and one that never existed are refused alike. */
+async function reach(route: AnyRoute, principal: Principal, params: Record<string, string>, needs: RunnerNeeds): Promise<Allowed<Permission>> {
+  const { permission } = route;
+  if (!isPermission(permission)) throw new Error(`${route.id} asks for a permission that does not exist`);
+  switch (route.reach) {
+    case "platform":
+      return needs.allow(principal, permission, PLATFORM_TENANT);
+    case "own":
+      return needs.allow(principal, permission, principal.tenant);
+    case "path": {
+      const tenant = await needs.findTenant(params["tenant"] ?? "");
+      // The platform is no tenant that a path can name: its rows have routes of their own.
+      if (tenant === null || tenant === PLATFORM_TENANT) throw new Problem("not_found");
+      return needs.allow(principal, permission, tenant);
+    }
+  }
+}
+
+/** A request that may be carried out. */
+export interface Action {
+  readonly route: AnyRoute;
+  readonly allowed: Allowed<Permission>;
+  readonly request: FastifyRequest;
+  readonly input: Input;
+}
+
+/** What became of a request, ready to be sent. `configVersion`: what the snapshot must have taken in first. */
+export interface Done {
+  readonly status: number;
+  readonly body: unknown;
+  readonly revision: number | null;
+  readonly shownOnce: readonly string[];
+  readonly configVersion: number | null;
+  readonly replayed: boolean;
+}
+
+async function act(action: Action, transaction: TenantTransaction, needs: RunnerNeeds): Promise<Done> {
+  const { params, query, body, ifMatch } = action.input;
+  const context: RouteContext<unknown, unknown, unknown, unknown, unknown> = { allowed: action.allowed, transaction, params, query, body, ifMatch };
+  // The schemas that just accepted these values are the ones routeBuilder typed this handler with.
+  const answer = await action.route.handler(context as RouteContext<never, never, never, never, never>);
+  const row = auditRow(action, answer, needs);
+  if (row !== null) await needs.writeAudit(transaction, row);
+  const configVersion = answer.configurationChanged === true ? await needs.bumpConfig(transaction) : null;
+  return { status: statusOf(answer), body: answer.body, revision: answer.revision ?? null, shownOnce: answer.shownOnce ?? [], configVersion, replayed: false };
+}
+
+function auditRow({ route, allowed, request }: Action, answer: Answer<unknown>, needs: RunnerNeeds): AuditRow | null {
+  if (route.audit === null) return null;
+  return {
+    id: needs.makeId(),
+    actor: allowed.principal.id,
+    actorKind: allowed.principal.kind,
+    action: route.audit.action,
+    target: answer.change?.target ?? pathOf(request),
+    before: answer.change?.before ?? null,
+    after: answer.change?.after ?? null,
+    requestId: request.id,
+    remoteAddress: request.ip,
+    status: statusOf(answer),
+    at: needs.clock.now(),
+  };
+}
+
+function statusOf(answer: Answer<unknown>): number {
+  return answer.status ?? 200;
+}
+
+function send(reply: FastifyReply, done: Done): FastifyReply {
+  if (done.revision !== null) reply.header("etag", `"${done.revision}"`);
+  if (done.replayed) reply.header("idempotent-replayed", "true");
+  return reply.code(done.status).send(done.body);
+}
+
+/** The document says what exists, so it is for anybody with a valid key, of any role, and for nobody without one. */
+function mountDocument(server: FastifyInstance, routes: readonly AnyRoute[], needs: RunnerNeeds): void {
+  const document = openApiDocument(routes);
+  server.get("/openapi.json", async (request) => {
+    await needs.authenticate(credentialOf(request.headers));
+    return document;
+  });
+}
+
+async function refuseUnknown(routes: readonly AnyRoute[], request: FastifyRequest, needs: RunnerNeeds): Promise<never> {
+  await needs.authenticate(credentialOf(request.headers));
+  const path = pathOf(request);
+  const methods = path === "/admin/v1/openapi.json" ? ["GET"] : methodsAt(routes, path);
+  if (methods.length === 0) throw new Problem("unknown_route");
+  throw new Problem("method_not_allowed", { headers: { allow: methods.toSorted().join(", ") } });
+}
+
+function pathOf(request: FastifyRequest): string {
+  return request.url.split("?", 1)[0] as string;
+}

@@ -1,0 +1,45 @@
+import type { FastifyInstance } from "fastify";
+import type { Clock } from "../../kernel/clock.ts";
+import type { CallId } from "../../kernel/ids.ts";
+import { Problem } from "../../kernel/problem.ts";
+import type { CallContext, Caller } from "../../pipeline/caller.ts";
+import type { BodyReader } from "./body.ts";
+import type { Drain } from "./drain.ts";
+import { Exchange } from "./exchange.ts";
+import type { SurfaceWire } from "./wire.ts";
+
+export interface CallNeeds {
+  readonly clock: Clock;
+  readonly takeBody: BodyReader;
+  readonly drain: Drain;
+  readonly serve: (received: { readonly call: CallContext; readonly caller: Caller }) => Promise<unknown>;
+}
+
+const TRACEPARENT = /^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/;
+const MAX_CALLER_REQUEST_ID = 200;
+
+/** Mounts one model endpoint: the pipeline reads and answers the raw request itself, so nothing is buffered for strangers. */
+export function mountCall(app: FastifyInstance, path: string, wire: SurfaceWire, needs: CallNeeds): void {
+  app.register(async (scope) => {
+    scope.removeAllContentTypeParsers();
+    scope.addContentTypeParser("*", (_request, _payload, done) => done(null));
+    scope.post(path, (request, reply) => {
+      reply.hijack();
+      const id = request.id as CallId;
+      const { traceparent, "x-request-id": callerRequestId } = request.headers;
+      const call: CallContext = {
+        id,
+        endpoint: wire.endpoint,
+        startedAt: needs.clock.now(),
+        startedMonotonic: needs.clock.monotonic(),
+        trace: (typeof traceparent === "string" ? TRACEPARENT.exec(traceparent)?.[1] : undefined) ?? id.replaceAll("-", ""),
+        remoteAddress: request.ip,
+        callerRequestId: typeof callerRequestId === "string" ? callerRequestId.slice(0, MAX_CALLER_REQUEST_ID) : null,
+        hops: [],
+      };
+      const caller = new Exchange({ request: request.raw, response: reply.raw, call, wire, takeBody: needs.takeBody, drain: needs.drain });
+      if (needs.drain.draining) caller.refuse(new Problem("overloaded", { message: "The server is stopping. Send the request again.", retryAfterSeconds: 1, headers: { connection: "close" } }));
+      else needs.drain.track(needs.serve({ call, caller }));
+    });
+  });
+}

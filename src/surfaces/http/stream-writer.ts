@@ -1,0 +1,114 @@
+import type { ServerResponse } from "node:http";
+import type { ModelEvent } from "../../kernel/events.ts";
+import type { Ending, Frame, FrameStream } from "../../kernel/frame.ts";
+import { Problem } from "../../kernel/problem.ts";
+import type { Delivery } from "../../pipeline/caller.ts";
+
+/** A stream tells its reader that it is alive at least this often, ms: below common proxies' idle timeouts. */
+const SILENCE_MS = 15_000;
+const COMMENT = Buffer.from(": waiting\n\n");
+
+const SSE_HEADERS = { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache, no-transform", "x-accel-buffering": "no" } as const;
+
+/** What turns one response's frames into the caller's bytes. */
+export interface FrameRendering {
+  /** Whether the frames' own bytes are already in the caller's wire. */
+  readonly forward: boolean;
+  /** Whether a frame that carries nothing but usage is left out. */
+  readonly dropUsageOnly: boolean;
+  readonly render: (events: readonly ModelEvent[]) => Buffer;
+  readonly renderError: (problem: Problem) => Buffer;
+}
+
+/** Server-sent events to one client: comments in silence, back-pressure to the upstream, and never a clean end for a failure. */
+export class StreamWriter {
+  readonly #response: ServerResponse;
+  readonly #headers: Readonly<Record<string, string>>;
+  readonly #silence: NodeJS.Timeout;
+
+  /** `headers` go with the head; those known only once the upstream answered are given to `pipe`. */
+  constructor(response: ServerResponse, headers: Readonly<Record<string, string>>) {
+    this.#response = response;
+    this.#headers = headers;
+    this.#silence = setTimeout(() => this.#comment(), SILENCE_MS);
+    response.once("close", () => clearTimeout(this.#silence));
+  }
+
+  get begun(): boolean {
+    return this.#response.headersSent;
+  }
+
+  /** Writes the stream to its end. Resolves when the last byte was handed to the socket or the client is gone. */
+  pipe(stream: FrameStream, headers: Readonly<Record<string, string>>, rendering: FrameRendering): Promise<Delivery> {
+    const response = this.#response;
+    return new Promise((resolve) => {
+      response.once("close", () => resolve({ kind: "client_left" }));
+      response.on("drain", () => stream.resume());
+      stream.pipe({
+        frames: (frames) => {
+          if (response.destroyed) return;
+          this.#begin(headers);
+          if (!this.#write(frames, rendering)) stream.pause();
+        },
+        end: (ending) => this.#end(ending, rendering, resolve),
+      });
+    });
+  }
+
+  /** Ends a stream that has begun, with the dialect's error event and without a clean end. */
+  fail(bytes: Buffer, done?: () => void): void {
+    const response = this.#response;
+    response.write(bytes, () => {
+      done?.();
+      response.destroy();
+    });
+  }
+
+  #begin(headers: Readonly<Record<string, string>>): void {
+    this.#silence.refresh();
+    if (!this.#response.headersSent) this.#response.writeHead(200, { ...this.#headers, ...headers, ...SSE_HEADERS });
+  }
+
+  #comment(): void {
+    this.#begin({});
+    this.#response.write(COMMENT);
+  }
+
+  /** One write to the socket per upstream chunk. False when the client is slower than the upstream. */
+  #write(frames: readonly Frame[], rendering: FrameRendering): boolean {
+    const response = this.#response;
+    let flowing = true;
+    if (frames.length > 1) response.cork();
+    for (const frame of frames) {
+      if (rendering.dropUsageOnly && frame.notable && isUsageOnly(frame.events())) continue;
+      const bytes = rendering.forward ? frame.bytes : rendering.render(frame.events());
+      if (bytes.length > 0) flowing = response.write(bytes);
+    }
+    if (frames.length > 1) response.uncork();
+    return flowing;
+  }
+
+  #end(ending: Ending, rendering: FrameRendering, resolve: (delivery: Delivery) => void): void {
+    const response = this.#response;
+    switch (ending.kind) {
+      case "complete":
+        this.#begin({});
+        response.end(() => resolve({ kind: "delivered" }));
+        return;
+      case "truncated":
+        this.#begin({});
+        this.fail(rendering.renderError(ending.problem), () => resolve({ kind: "truncated", problem: ending.problem }));
+        return;
+      case "aborted":
+        if (response.destroyed) return;
+        this.#end({ kind: "truncated", problem: new Problem("overloaded", { message: "The server stopped this response. Send the request again.", retryAfterSeconds: 1 }) }, rendering, resolve);
+        return;
+      default:
+        ending satisfies never;
+    }
+  }
+}
+
+function isUsageOnly(events: readonly ModelEvent[]): boolean {
+  return events.some((event) => event.type === "usage") && events.every((event) => event.type === "usage" || event.type === "response-start");
+}

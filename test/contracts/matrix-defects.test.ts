@@ -1,0 +1,77 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { runMatrix, summary, type Cell } from "./matrix.ts";
+import type { MatrixWorld, Received, Sent } from "./stage.ts";
+import { startToyPlatform, type ToyDefect, type ToyPlatform } from "./toy-platform.ts";
+
+test("on a platform without defects every cell of the matrix is covered", async (t) => {
+  const cells = await matrixWith();
+  t.diagnostic(summary(cells));
+  assert.equal(summary(cells).split("\n").length, 1, summary(cells));
+  assert.ok(cells.length > 300);
+});
+
+/** What the matrix must say of each planted defect: the route, and a word of why. */
+const FOUND: Readonly<Record<Exclude<ToyDefect, "broken-example" | "owner-refused">, readonly [route: string, caller: string, why: RegExp]>> = {
+  "foreign-project-by-id": ["projects.get", "tenant admin of B", /was told/],
+  "foreign-tenant-allowed": ["projects.put", "tenant admin of B", /rows of A changed/],
+  "deleted-told-apart": ["projects.get", "tenant admin of B", /told apart from what never existed/],
+  "foreign-list": ["projects.list", "tenant admin of B", /was told/],
+  "crash-on-star": ["projects.put", "platform admin", /answered 500/],
+  "case-folded": ["tenants.delete", "platform admin", /told apart/],
+  "answer-beyond-schema": ["projects.get", "tenant admin of A", /not what its schema says/],
+  "revoked-told-apart": ["every path", "no key, malformed key, unknown key, revoked key", /different answers/],
+};
+
+for (const [defect, [route, caller, why]] of Object.entries(FOUND) as [ToyDefect, readonly [string, string, RegExp]][]) {
+  test(`the matrix finds the planted defect '${defect}'`, async () => {
+    const failed = (await matrixWith(defect)).filter((cell) => cell.verdict === "failed");
+    assert.ok(
+      failed.some((cell) => cell.route === route && cell.caller === caller && why.test(cell.why)),
+      summary(failed),
+    );
+  });
+}
+
+test("where the owner's own call fails, its cells are void, and void is no success", async () => {
+  const cells = await matrixWith("owner-refused");
+  assert.ok(cells.some((cell) => cell.verdict === "void" && cell.route === "projects.get"), summary(cells));
+});
+
+async function matrixWith(...defects: ToyDefect[]): Promise<Cell[]> {
+  const toy = await startToyPlatform(new Set(defects));
+  try {
+    return await runMatrix(worldOf(toy));
+  } finally {
+    await toy.server.close();
+  }
+}
+
+function worldOf(toy: ToyPlatform): MatrixWorld {
+  const send = (request: Sent) => inject(toy, request);
+  return {
+    routes: toy.routes,
+    adminKey: toy.adminKey,
+    unknownKey: "toy-secret-nobody",
+    shortLifeMs: 50,
+    send,
+    checksum: toy.checksum,
+    async mint(tenant, role, expiresInMs) {
+      const body = { name: "matrix", permissions: [role], ...(expiresInMs === undefined ? {} : { expires_at: Date.now() + expiresInMs }) };
+      return JSON.parse((await send({ method: "POST", path: `/admin/v1/tenants/${tenant}/keys`, key: toy.adminKey, body })).text) as { id: string; key: string };
+    },
+    async revoke(tenant, id) {
+      await send({ method: "DELETE", path: `/admin/v1/tenants/${tenant}/keys/${id}`, key: toy.adminKey });
+    },
+  };
+}
+
+async function inject(toy: ToyPlatform, { method, path, key, headers, body, raw }: Sent): Promise<Received> {
+  const answer = await toy.server.inject({
+    method: method as "GET",
+    url: path,
+    headers: { ...(key === null ? {} : { authorization: `Bearer ${key}` }), ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
+    ...(raw === undefined && body === undefined ? {} : { payload: raw ?? JSON.stringify(body) }),
+  });
+  return { status: answer.statusCode, headers: Object.fromEntries(Object.entries(answer.headers).map(([name, value]) => [name, String(value)])), text: answer.body };
+}

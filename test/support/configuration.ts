@@ -1,0 +1,135 @@
+import { z } from "zod";
+import { type Catalog, createCatalog, createCatalogSource, type ProviderFacts } from "../../src/domains/catalog/index.ts";
+import { createIdentity, type Identity, identitySource, KEY_INDEX, keyIndex, mintAdminKey, type Permission, type Principal } from "../../src/domains/identity/index.ts";
+import { createRecords, type Records } from "../../src/domains/records/index.ts";
+import { createTenants, NAME_INDEX, nameIndex, readRevisions, type Tenants, tenantsSource } from "../../src/domains/tenants/index.ts";
+import { type Clock, systemClock } from "../../src/kernel/clock.ts";
+import { createIdMaker, PLATFORM_TENANT } from "../../src/kernel/ids.ts";
+import { systemRandom } from "../../src/kernel/random.ts";
+import type { Answer, RouteContext } from "../../src/kernel/route.ts";
+import { bumpConfig, type Database, type DatabaseLog } from "../../src/storage/database/index.ts";
+import { derive } from "../../src/storage/secrets/index.ts";
+import { createSnapshot } from "../../src/storage/snapshot/index.ts";
+import { silentLog, TEST_MASTER_KEY } from "./postgres.ts";
+
+/** One process's configuration and the domains on it, over a database that other processes may share. */
+export interface Configuration {
+  readonly snapshot: Awaited<ReturnType<typeof openSnapshot>>;
+  readonly identity: Identity;
+  readonly tenants: Tenants;
+  readonly catalog: Catalog;
+  readonly records: Records;
+  /** What the runner does with a route: allow, one transaction, the handler, the version, the snapshot. Rejects with Problem. */
+  act(principal: Principal, id: string, request?: ActRequest): Promise<Answer<Record<string, unknown>>>;
+  /** A platform admin, by a key of its own. */
+  admin(): Promise<Principal>;
+  /** The principal that this key makes. */
+  principal(key: unknown): Promise<Principal>;
+}
+
+export interface ActRequest {
+  readonly params?: Readonly<Record<string, string>>;
+  readonly query?: Readonly<Record<string, string>>;
+  readonly body?: unknown;
+  readonly ifMatch?: number;
+}
+
+export interface ConfigurationOptions {
+  readonly clock?: Clock;
+  readonly pollMs?: number;
+  readonly log?: DatabaseLog;
+  readonly bootstrapKey?: string;
+  readonly stalenessBoundMs?: number;
+}
+
+/** One provider of each nature, as data: no upstream is called. */
+const PROVIDERS: readonly ProviderFacts[] = [
+  { id: "vendor", nature: "vendor", defaultBaseUrl: "https://vendor.example/v1", secretField: "api_key", freeByDefault: false },
+  { id: "engine", nature: "engine", defaultBaseUrl: null, secretField: "api_key", freeByDefault: false },
+  {
+    id: "inside",
+    nature: "inside",
+    defaultBaseUrl: null,
+    secretField: null,
+    freeByDefault: true,
+    options: z.strictObject({ delay_ms: z.number().int().min(0).default(5) }),
+  },
+];
+export const providers = { get: (id: string) => PROVIDERS.find((provider) => provider.id === id), list: () => PROVIDERS };
+
+const makeId = createIdMaker(systemClock, systemRandom);
+
+function openSnapshot(database: Database, options: ConfigurationOptions) {
+  return createSnapshot({
+    database,
+    masterKey: TEST_MASTER_KEY,
+    clock: options.clock ?? systemClock,
+    random: systemRandom,
+    log: options.log ?? silentLog,
+    pollMs: options.pollMs ?? 500,
+    sources: { identity: identitySource, tenants: tenantsSource, catalog: createCatalogSource({ providers }) },
+    listTenants: readRevisions,
+    indexes: { [KEY_INDEX]: keyIndex, [NAME_INDEX]: nameIndex },
+  });
+}
+
+export async function openConfiguration(t: { after(work: () => Promise<void>): void }, database: Database, options: ConfigurationOptions = {}): Promise<Configuration> {
+  const clock = options.clock ?? systemClock;
+  const pepper = derive(TEST_MASTER_KEY, "key-pepper", 1);
+  const snapshot = await openSnapshot(database, options);
+  t.after(() => snapshot.close());
+  const common = { database, snapshot, masterKey: TEST_MASTER_KEY, pepper, clock, random: systemRandom, makeId };
+  const identity: Identity = createIdentity({
+    ...common,
+    bootstrapKey: options.bootstrapKey ?? null,
+    stalenessBoundMs: options.stalenessBoundMs ?? 900_000,
+    projectOf: (tx, project) => tenants.projects.idOf(tx, project),
+  });
+  const tenants: Tenants = createTenants({ ...common, revokeProjectKeys: (tx, project) => identity.keys.revokeProject(tx, project) });
+  const catalog = createCatalog({ ...common, providers });
+  const records = createRecords({ snapshot });
+  const routes: readonly TestRoute[] = [...identity.routes, ...tenants.routes, ...catalog.routes, ...records.routes];
+  return {
+    snapshot,
+    identity,
+    tenants,
+    catalog,
+    records,
+    async act(principal, id, request = {}) {
+      const route = routes.find((each) => each.id === id);
+      if (route === undefined) throw new Error(`no route ${id}`);
+      const target = route.reach === "platform" ? PLATFORM_TENANT : await tenants.find(request.params?.["tenant"] ?? "");
+      const allowed = identity.allow(principal, route.permission as Permission, target ?? (crypto.randomUUID() as typeof PLATFORM_TENANT));
+      const { answer, version } = await database.forTenant(allowed.tenant, async (transaction) => {
+        const context: RouteContext<unknown, unknown, unknown, unknown, unknown> = {
+          allowed,
+          transaction,
+          params: route.params.parse(request.params ?? {}),
+          query: route.query.parse(request.query ?? {}),
+          body: route.body === null ? undefined : route.body.parse(request.body ?? {}),
+          ifMatch: request.ifMatch ?? null,
+        };
+        const done = await route.handler(context as RouteContext<never, never, never, never, never>);
+        return { answer: done, version: done.configurationChanged === true ? await bumpConfig(transaction) : null };
+      });
+      if (version !== null) await snapshot.catchUp(version);
+      return { ...answer, body: route.result.parse(answer.body) as Record<string, unknown> };
+    },
+    async admin() {
+      const { key } = await mintAdminKey({ ...common }, "test");
+      return identity.authenticate(key);
+    },
+    principal: async (key) => identity.authenticate(String(key)),
+  };
+}
+
+interface TestRoute {
+  readonly id: string;
+  readonly permission: string;
+  readonly reach: string;
+  readonly params: z.ZodType;
+  readonly query: z.ZodType;
+  readonly body: z.ZodType | null;
+  readonly result: z.ZodType;
+  readonly handler: (context: RouteContext<never, never, never, never, never>) => Promise<Answer<unknown>>;
+}
