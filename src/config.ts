@@ -30,7 +30,7 @@ export const SETTINGS = {
   OPENAI_API_KEY: setting({ type: "secret", default: null, describe: "The credential of ATRIUM_DEMO_MODEL when it is an upstream model id. Read at first start only, and stored sealed.", parse: nonEmpty, secret: true }),
   OPENAI_BASE_URL: setting({ type: "http(s):// URL, including /v1", default: "https://api.openai.com/v1", describe: "The upstream of ATRIUM_DEMO_MODEL when it is an upstream model id. Read at first start only.", parse: httpUrl }),
   ATRIUM_MODELS_DIR: setting({ type: "directory", default: null, describe: "The only folder GGUF files are opened from. Unset: `models` in the data directory.", parse: directory }),
-  ATRIUM_LOG_LEVEL: setting({ type: "silent | error | warn | info | debug", default: "info", describe: "Logs go to standard error, one JSON line each; `info` has one line a call.", parse: oneOf("silent", "error", "warn", "info", "debug") }),
+  ATRIUM_LOG_LEVEL: setting({ type: "silent | error | warn | info | debug", default: null, describe: "Logs go to standard error, one JSON line each; `info` has one line a call. Unset: `info`, and `warn` on a terminal.", parse: oneOf("silent", "error", "warn", "info", "debug") }),
   ATRIUM_DRAIN_SECONDS: setting({ type: "0–3600", default: "30", describe: "How long calls in flight may take to end after SIGTERM before they are aborted with a retryable error.", parse: integer(0, 3_600) }),
   ATRIUM_STALENESS_SECONDS: setting({ type: "0–86400", default: "900", describe: "How long known keys are served while the database cannot be reached; after that /readyz answers 503 and calls are refused.", parse: integer(0, 86_400) }),
 } as const;
@@ -65,6 +65,16 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   }
   if (problems.length > 0) throw new ConfigError(problems);
   return config as Config;
+}
+
+/** Where the database is, as `openDatabase` takes it. */
+export function databaseSettings(config: Config) {
+  return {
+    dataDirectory: config.ATRIUM_DATA_DIR,
+    databaseUrl: config.DATABASE_URL ?? undefined,
+    migrationUrl: config.DATABASE_MIGRATION_URL ?? undefined,
+    listenUrl: config.DATABASE_LISTEN_URL ?? undefined,
+  };
 }
 
 /** What Kubernetes injects for a Service named `atrium`, and what the project's own tests read. */

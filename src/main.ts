@@ -2,9 +2,9 @@ import { createHmac } from "node:crypto";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import type { FastifyInstance } from "fastify";
-import { type Config, ConfigError, readConfig } from "./config.ts";
+import { type Config, ConfigError, databaseSettings, readConfig } from "./config.ts";
 import { createCatalog, createCatalogSource, type Deployment } from "./domains/catalog/index.ts";
-import { createIdentity, identitySource, KEY_INDEX, mintAdminKey } from "./domains/identity/index.ts";
+import { createIdentity, identitySource, KEY_INDEX, mintAdminKey, pepperOf } from "./domains/identity/index.ts";
 import { createMetering } from "./domains/metering/index.ts";
 import { createLocalProvider, createProviders } from "./domains/providers/index.ts";
 import { createRecords } from "./domains/records/index.ts";
@@ -16,7 +16,7 @@ import type { Platform } from "./pipeline/platform.ts";
 import { serve } from "./pipeline/serve.ts";
 import { bumpConfig, DatabaseRefusal, openDatabase } from "./storage/database/index.ts";
 import { JournalLocked, openJournal } from "./storage/journal/index.ts";
-import { derive, loadMasterKey, type MasterKey, MasterKeyProblem, type TenantKeyring } from "./storage/secrets/index.ts";
+import { derive, loadMasterKey, MasterKeyProblem, type TenantKeyring } from "./storage/secrets/index.ts";
 import { createSnapshot } from "./storage/snapshot/index.ts";
 import { mountRoutes } from "./surfaces/admin/index.ts";
 import { type AdminCall, createDemo, type Demo } from "./surfaces/cli/first-start.ts";
@@ -51,7 +51,7 @@ const PARTITION_UPKEEP_MS = 6 * 60 * 60 * 1000;
 
 /** @throws ConfigError, MasterKeyProblem, DatabaseRefusal, JournalLocked with a sentence for the operator */
 export async function startAtrium(config: Config): Promise<Atrium> {
-  const log = createLog(config.ATRIUM_LOG_LEVEL);
+  const log = createLog(config.ATRIUM_LOG_LEVEL ?? (process.stderr.isTTY ? "warn" : "info"));
   const storage = await openStorage(config, log);
   const domains = createDomains(config, storage, log);
   const lost = await domains.metering.recover();
@@ -81,16 +81,7 @@ export async function startAtrium(config: Config): Promise<Atrium> {
 async function openStorage(config: Config, log: Log) {
   const dataDirectory = config.ATRIUM_DATA_DIR;
   const masterKey = loadMasterKey({ value: config.ATRIUM_MASTER_KEY ?? undefined, dataDirectory, mayGenerate: config.DATABASE_URL === null, random });
-  const database = await openDatabase({
-    dataDirectory,
-    databaseUrl: config.DATABASE_URL ?? undefined,
-    migrationUrl: config.DATABASE_MIGRATION_URL ?? undefined,
-    listenUrl: config.DATABASE_LISTEN_URL ?? undefined,
-    masterKey,
-    clock,
-    random,
-    log,
-  });
+  const database = await openDatabase({ ...databaseSettings(config), masterKey, clock, random, log });
   const { journal } = await openJournal({ directory: path.join(dataDirectory, "journal"), durability: config.ATRIUM_DURABILITY, clock, makeId: newId, log });
   const modelsDirectory = config.ATRIUM_MODELS_DIR ?? path.join(dataDirectory, "models");
   const providers = createProviders({ clock, more: [createLocalProvider({ modelsDirectory, clock, log })] });
@@ -250,10 +241,6 @@ function adminCalls(app: FastifyInstance, key: string): AdminCall {
   };
 }
 
-function pepperOf(masterKey: MasterKey): Buffer {
-  return derive(masterKey, "key-pepper", 1);
-}
-
 function keyringOf({ snapshot }: Pick<Storage, "snapshot">, tenant: TenantId): TenantKeyring {
   const parts = snapshot.current.tenants.get(tenant);
   if (parts === undefined) throw new Error("a tenant that the snapshot does not hold");
@@ -264,19 +251,17 @@ function platformDeployments({ snapshot }: Pick<Storage, "snapshot">): Deploymen
   return [...(snapshot.current.tenants.get(PLATFORM_TENANT)?.catalog.models.values() ?? [])].flatMap((model) => model.deployments);
 }
 
-/** Runs until a signal; prints where to begin. */
+/** Runs until a signal; prints where to begin. A signal during the start waits for it, so that nothing started is left behind. */
 async function main(): Promise<void> {
   const config = readConfig(process.env);
-  const atrium = await startAtrium(config);
-  process.stdout.write(await welcome({ ...atrium, dataDirectory: config.ATRIUM_DATA_DIR, terminal: process.stdout.isTTY }));
+  const starting = startAtrium(config);
   const stop = (): void => {
     for (const signal of SIGNALS) process.off(signal, stop).once(signal, () => process.exit(1));
-    atrium.close().then(
-      () => process.exit(0),
-      (error: unknown) => fail(error),
-    );
+    starting.then((atrium) => atrium.close()).then(() => process.exit(0), fail);
   };
   for (const signal of SIGNALS) process.once(signal, stop);
+  const atrium = await starting;
+  process.stdout.write(await welcome({ ...atrium, dataDirectory: config.ATRIUM_DATA_DIR, terminal: process.stdout.isTTY }));
 }
 
 const SIGNALS = ["SIGTERM", "SIGINT"] as const;

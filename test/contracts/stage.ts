@@ -15,6 +15,10 @@ export interface MatrixWorld {
   /** Mints a key of a role in a tenant (its name) through the API; `expiresInMs` makes it a short-lived one. */
   mint(tenant: string, role: "tenant_admin" | "developer", expiresInMs?: number): Promise<{ readonly id: string; readonly key: string }>;
   revoke(tenant: string, id: string): Promise<void>;
+  /** Added to the query of the route's example, to make it show as much as it can. */
+  query?(route: AnyRoute): Readonly<Record<string, string>>;
+  /** Leaves the traces that only calls leave (usage), for both owners, with each one's canary in them. */
+  call?(tenant: string, canary: string): Promise<void>;
 }
 
 export interface Sent {
@@ -58,6 +62,7 @@ export class Stage {
     for (const owner of ["A", "B"] as const) {
       for (const template of ordered) stage.#things.set(place(owner, template), await stage.#make(template, owner, stage.#usualName(template, owner)));
     }
+    for (const owner of ["A", "B"] as const) await world.call?.(handleOf(stage.thing("/admin/v1/tenants/{tenant}", owner)), stage.canary(owner));
     return stage;
   }
 
@@ -120,9 +125,13 @@ export class Stage {
 
   /** Sends the route's example, with the owner's names in place of the example's. */
   call(route: AnyRoute, key: string | null, params: Readonly<Record<string, string>>, owner: Owner = "B", change: Partial<Sent> = {}): Promise<Received> {
-    const query = new URLSearchParams(this.#renamed(route.example.query ?? {}, owner) as Record<string, string>).toString();
+    const query = new URLSearchParams(this.#renamed(this.query(route), owner) as Record<string, string>).toString();
     const path = pathFor(route, params) + (query === "" ? "" : `?${query}`);
     return this.world.send({ method: route.method, path, key, ...(route.body === null ? {} : { body: this.body(route, owner) }), ...change });
+  }
+
+  query(route: AnyRoute): Record<string, string> {
+    return { ...route.example.query, ...this.world.query?.(route) };
   }
 
   body(route: AnyRoute, owner: Owner): Record<string, unknown> {
@@ -140,7 +149,7 @@ export class Stage {
 
   /** What must never reach anybody but the owner: ids, names and contents of what is its tenant's. */
   secrets(owner: Owner): string[] {
-    const own = [...this.#things].filter(([key]) => key.startsWith(`${owner} `) && key.includes("{tenant}")).flatMap(([key, { id, name }]) => (key.includes("/grants/") ? [] : [id, name]));
+    const own = [...this.#things].filter(([key]) => key.startsWith(`${owner} `) && key.includes("{tenant}") && !this.isShared(key)).flatMap(([, { id, name }]) => [id, name]);
     return [...own, this.canary(owner)].filter((secret) => secret !== null);
   }
 
@@ -165,6 +174,11 @@ export class Stage {
   #usualName(template: string, owner: Owner): string {
     const route = this.world.routes.find((each) => each.path === template) as AnyRoute;
     return this.#isTenants(template) ? `${kindOf(template)}-${owner.toLowerCase()}-${this.#run}` : (route.example.params[leafOf(template)] as string);
+  }
+
+  /** What a tenant's path names there is the platform's, the same for all (the model of a grant). */
+  isShared(template: string): boolean {
+    return template.includes("{tenant}") && !this.#isTenants(template);
   }
 
   #isTenants(template: string): boolean {

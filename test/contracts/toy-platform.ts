@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { PERMISSIONS, ROLES, type Permission, type Principal, type Proofs } from "../../src/domains/identity/index.ts";
+import type { AuditRow } from "../../src/domains/records/index.ts";
 import { createIdMaker, isUuid, PLATFORM_TENANT, type TenantId, type Uuid } from "../../src/kernel/ids.ts";
 import { Problem } from "../../src/kernel/problem.ts";
 import { systemClock } from "../../src/kernel/clock.ts";
@@ -10,7 +11,7 @@ import { routeBuilder, type Answer } from "../../src/kernel/route.ts";
 import type { TenantTransaction } from "../../src/storage/database/index.ts";
 import { createLog } from "../../src/telemetry/index.ts";
 import { createHttpServer } from "../../src/surfaces/http/server.ts";
-import { mountRoutes, type AnyRoute, type AuditRow, type RunnerNeeds } from "../../src/surfaces/admin/index.ts";
+import { mountRoutes, type AnyRoute, type RunnerNeeds } from "../../src/surfaces/admin/index.ts";
 
 /**
  * A platform of two kinds of things, in memory, behind the real route runner: small enough to be right, so that what a test

@@ -12,8 +12,8 @@ let client: OpenAI;
 
 before(async () => {
   atrium = await startAtriumProcess();
-  await createModel(atrium, { model: "simulated", provider: "simulated", upstreamModel: "simulated", price: { input: "1", output: "2" } });
-  tenancy = await createTenancy(atrium, "sdk", "simulated");
+  await createModel(atrium, { model: "priced", provider: "simulated", upstreamModel: "simulated", price: { input: "1", output: "2" } });
+  tenancy = await createTenancy(atrium, "sdk", "priced");
   client = sdk(tenancy.key);
 });
 
@@ -28,20 +28,20 @@ const question = [{ role: "user" as const, content: "Say something." }];
 const weather = { type: "function" as const, function: { name: "weather", description: "The weather of a city.", parameters: { type: "object", properties: { city: { type: "string" }, days: { type: "integer" } }, required: ["city", "days"] } } };
 
 test("a plain chat completes, says that it is simulated, and carries its usage and cost", async () => {
-  const { data, response } = await client.chat.completions.create({ model: "simulated", messages: question }).withResponse();
+  const { data, response } = await client.chat.completions.create({ model: "priced", messages: question }).withResponse();
   assert.equal(data.object, "chat.completion");
   assert.match(JSON.stringify(data), /simulated/i);
   assert.equal(data.choices[0]?.finish_reason, "stop");
   const { prompt_tokens, completion_tokens } = data.usage as OpenAI.CompletionUsage;
   const exact = (prompt_tokens * 1 + completion_tokens * 2) / 1e6;
   assert.equal(Number(response.headers.get("x-atrium-cost-usd")), exact);
-  assert.equal(response.headers.get("x-atrium-model"), "simulated");
+  assert.equal(response.headers.get("x-atrium-model"), "priced");
   assert.equal(response.headers.get("x-atrium-deployment"), "main");
   assert.match(response.headers.get("x-request-id") as string, /^[0-9a-f-]{36}$/);
 });
 
 test("a stream arrives in order and gives the same text as the plain call of the same seed", async () => {
-  const body = { model: "simulated", messages: question, seed: 7 };
+  const body = { model: "priced", messages: question, seed: 7 };
   const whole = await client.chat.completions.create(body);
   let text = "";
   let usageFrames = 0;
@@ -55,7 +55,7 @@ test("a stream arrives in order and gives the same text as the plain call of the
 
 test("the usage of a stream comes in its own last chunk when it is asked for", async () => {
   const usages: OpenAI.CompletionUsage[] = [];
-  for await (const chunk of await client.chat.completions.create({ model: "simulated", messages: question, stream: true, stream_options: { include_usage: true } })) {
+  for await (const chunk of await client.chat.completions.create({ model: "priced", messages: question, stream: true, stream_options: { include_usage: true } })) {
     if (chunk.usage) {
       assert.deepEqual(chunk.choices, []);
       usages.push(chunk.usage);
@@ -66,7 +66,7 @@ test("the usage of a stream comes in its own last chunk when it is asked for", a
 });
 
 test("tools are called, plain and streamed, and the conversation goes on with their results", async () => {
-  const request = { model: "simulated", messages: [{ role: "user" as const, content: "Weather in Paris?" }], tools: [weather], tool_choice: "required" as const };
+  const request = { model: "priced", messages: [{ role: "user" as const, content: "Weather in Paris?" }], tools: [weather], tool_choice: "required" as const };
   const { choices } = await client.chat.completions.create(request);
   const call = choices[0]?.message.tool_calls?.[0];
   assert.ok(call?.type === "function");
@@ -79,15 +79,15 @@ test("tools are called, plain and streamed, and the conversation goes on with th
   assert.equal(streamedCall.function.name, "weather");
   assert.deepEqual(Object.keys(JSON.parse(streamedCall.function.arguments) as object).sort(), ["city", "days"]);
 
-  const answer = await client.chat.completions.create({ model: "simulated", tools: [weather], messages: [...request.messages, { role: "assistant", tool_calls: [call] }, { role: "tool", tool_call_id: call.id, content: "Sunny." }] });
+  const answer = await client.chat.completions.create({ model: "priced", tools: [weather], messages: [...request.messages, { role: "assistant", tool_calls: [call] }, { role: "tool", tool_call_id: call.id, content: "Sunny." }] });
   assert.equal(answer.choices[0]?.finish_reason, "stop");
 });
 
 test("GET /v1/models lists what the key may use, and one model by name", async () => {
   const ids: string[] = [];
   for await (const model of client.models.list()) ids.push(model.id);
-  assert.deepEqual(ids, ["simulated"]);
-  assert.equal((await client.models.retrieve("simulated")).object, "model");
+  assert.deepEqual(ids, ["priced"]);
+  assert.equal((await client.models.retrieve("priced")).object, "model");
   await assert.rejects(client.models.retrieve("gpt-secret"), OpenAI.NotFoundError);
 });
 
@@ -95,7 +95,7 @@ test("what a call cost is in the organization's usage and costs as soon as the c
   const project = await ownProject("usage-project");
   const own = sdk(project.key);
   const since = Math.floor(Date.now() / 1000) - 60;
-  const { usage } = await own.chat.completions.create({ model: "simulated", messages: question }, { headers: { "x-atrium-feature": "search", "x-atrium-user": "u-1" } });
+  const { usage } = await own.chat.completions.create({ model: "priced", messages: question }, { headers: { "x-atrium-feature": "search", "x-atrium-user": "u-1" } });
   const page = await own.admin.organization.usage.completions({ start_time: since, bucket_width: "1d", group_by: ["model"] });
   const results = page.data.flatMap((bucket) => bucket.results) as unknown as { input_tokens: number; output_tokens: number; num_model_requests: number; model: string }[];
   assert.equal(results.length, 1);
@@ -119,9 +119,9 @@ test("the platform sees every tenant's usage", async () => {
 });
 
 test("errors are the SDK's own typed exceptions", async () => {
-  await assert.rejects(sdk("sk-not-a-key").chat.completions.create({ model: "simulated", messages: question }), OpenAI.AuthenticationError);
+  await assert.rejects(sdk("sk-not-a-key").chat.completions.create({ model: "priced", messages: question }), OpenAI.AuthenticationError);
   await assert.rejects(client.chat.completions.create({ model: "no-such-model", messages: question }), (error: InstanceType<typeof OpenAI.NotFoundError>) => error instanceof OpenAI.NotFoundError && error.code === "model_not_found");
-  await assert.rejects(client.chat.completions.create({ model: "simulated", messages: "hello" as never }), (error: InstanceType<typeof OpenAI.BadRequestError>) => error instanceof OpenAI.BadRequestError && error.param === "messages");
+  await assert.rejects(client.chat.completions.create({ model: "priced", messages: "hello" as never }), (error: InstanceType<typeof OpenAI.BadRequestError>) => error instanceof OpenAI.BadRequestError && error.param === "messages");
 });
 
 test("a revoked key is refused within a second", async () => {

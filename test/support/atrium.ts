@@ -28,11 +28,14 @@ export interface StartOptions {
   readonly dataDirectory?: string;
   readonly environment?: Readonly<Record<string, string>>;
   readonly port?: number;
+  /** Through `npm start`, as the README does; then `pid` is npm's. */
+  readonly viaNpm?: boolean;
 }
 
 export async function startAtriumProcess(options: StartOptions = {}): Promise<AtriumProcess> {
   const dataDirectory = options.dataDirectory ?? (await mkdtemp(path.join(tmpdir(), "atrium-")));
-  const child = spawn(process.execPath, [path.join(ROOT, "src", "main.ts")], {
+  const [command, args] = options.viaNpm === true ? ["npm", ["start"]] : [process.execPath, [path.join(ROOT, "src", "main.ts")]];
+  const child = spawn(command, args, {
     cwd: ROOT,
     env: {
       ...process.env,

@@ -48,7 +48,7 @@ function world(options: Partial<AuthenticateNeeds> = {}) {
 function makeKey(fields: Partial<KeyRecord> = {}): { key: string; record: KeyRecord } {
   const id = newKeyId(systemRandom);
   const key = renderKey(id, newKeySecret(systemRandom));
-  const record = { id, tenant: TENANT, project: null, name: "k", hash: hashKey(PEPPER, key), permissions: new Set(), models: null, expiresAt: null, ...fields } as const;
+  const record: KeyRecord = { id, tenant: TENANT, project: null, name: "k", hash: hashKey(PEPPER, key), permissions: new Set(), models: null, expiresAt: null, ...fields };
   return { key, record };
 }
 
@@ -182,6 +182,6 @@ test("authenticating a known key costs microseconds", (t) => {
   for (let call = 0; call < 20_000; call += 1) authenticate(key);
   const microseconds = ((performance.now() - start) / 20_000) * 1000;
   t.diagnostic(`${microseconds.toFixed(1)} µs a call`);
-  // Measured 5 to 8 µs; the limit only catches a change of kind, such as a slow hash.
+  // Measured 6 µs on two busy cores; the limit only catches a change of kind, such as a slow hash.
   assert.ok(microseconds < 200);
 });

@@ -12,8 +12,12 @@ export function encodePage(secret: Buffer, scope: string, startSeconds: number):
 /** Throws the problem `invalid_request` for anything that `encodePage` did not make for this scope. */
 export function decodePage(secret: Buffer, scope: string, page: string): number {
   const bytes = Buffer.from(page.slice("page_".length), "base64url");
-  const genuine = page.startsWith("page_") && bytes.length === 8 + TAG_BYTES && timingSafeEqual(bytes.subarray(8), tag(secret, scope, bytes.subarray(0, 8)));
-  if (!genuine) throw new Problem("invalid_request", { message: "'page' is not a 'next_page' of this report. Start again without it.", param: "page" });
+  const genuine =
+    page.startsWith("page_") &&
+    bytes.length === 8 + TAG_BYTES &&
+    timingSafeEqual(bytes.subarray(8), tag(secret, scope, bytes.subarray(0, 8)));
+  if (!genuine)
+    throw new Problem("invalid_request", { message: "'page' is not a 'next_page' of this report. Start again without it.", param: "page" });
   return Number(bytes.readBigUInt64BE());
 }
 

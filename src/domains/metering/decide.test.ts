@@ -1,7 +1,16 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
-import { INPUT_CLASSES, inputTokens, NO_TOKENS, OUTPUT_CLASSES, outputTokens, TOKEN_CLASSES, type TokenClass, type TokenCounts } from "../../kernel/tokens.ts";
+import {
+  INPUT_CLASSES,
+  inputTokens,
+  NO_TOKENS,
+  OUTPUT_CLASSES,
+  outputTokens,
+  TOKEN_CLASSES,
+  type TokenClass,
+  type TokenCounts,
+} from "../../kernel/tokens.ts";
 import type { Price } from "../catalog/index.ts";
 import { boundLost, countUnanswered, countUsage, nextMark, priceOf, rateOf, worstCase } from "./decide.ts";
 import { newId } from "./testing/facts.ts";
@@ -10,9 +19,23 @@ const price = (rates: Price["rates"], source: Price["source"] = "stated"): Price
 const used = (counts: Partial<TokenCounts>): TokenCounts => ({ ...NO_TOKENS, ...counts });
 
 test("each class is charged at its own rate, exactly", () => {
-  const full = price({ input_uncached: 12_500n, cache_read: 1_250n, cache_write_5m: 15_625n, cache_write_1h: 25_000n, output: 100_000n, reasoning: 90_000n, audio_input: 40_000n, audio_output: 200_000n, image: 7n });
+  const full = price({
+    input_uncached: 12_500n,
+    cache_read: 1_250n,
+    cache_write_5m: 15_625n,
+    cache_write_1h: 25_000n,
+    output: 100_000n,
+    reasoning: 90_000n,
+    audio_input: 40_000n,
+    audio_output: 200_000n,
+    image: 7n,
+  });
   const everyClass = Object.fromEntries(TOKEN_CLASSES.map((tokenClass) => [tokenClass, 3])) as TokenCounts;
-  assert.deepEqual(priceOf(everyClass, full), { cost: 3n * (12_500n + 1_250n + 15_625n + 25_000n + 100_000n + 90_000n + 40_000n + 200_000n + 7n), charge: 1_453_146n, unpriced: [] });
+  assert.deepEqual(priceOf(everyClass, full), {
+    cost: 3n * (12_500n + 1_250n + 15_625n + 25_000n + 100_000n + 90_000n + 40_000n + 200_000n + 7n),
+    charge: 1_453_146n,
+    unpriced: [],
+  });
 });
 
 test("a class without a price has its customary stand-in, or the dearest of its side and is named", () => {
@@ -40,8 +63,12 @@ test("what is free costs nothing and is never named as unpriced", () => {
   assert.deepEqual(priceOf(everyClass, price({}, "free")), { cost: 0n, charge: 0n, unpriced: [] });
 });
 
-const anyRates = fc.dictionary(fc.constantFrom(...TOKEN_CLASSES), fc.bigInt({ min: 0n, max: 10n ** 12n }), { noNullPrototype: true }) as fc.Arbitrary<Price["rates"]>;
-const anyUsage = fc.tuple(...TOKEN_CLASSES.map(() => fc.nat(2_000_000))).map((counts) => Object.fromEntries(TOKEN_CLASSES.map((tokenClass, index) => [tokenClass, counts[index]])) as TokenCounts);
+const anyRates = fc.dictionary(fc.constantFrom(...TOKEN_CLASSES), fc.bigInt({ min: 0n, max: 10n ** 12n }), {
+  noNullPrototype: true,
+}) as fc.Arbitrary<Price["rates"]>;
+const anyUsage = fc
+  .tuple(...TOKEN_CLASSES.map(() => fc.nat(2_000_000)))
+  .map((counts) => Object.fromEntries(TOKEN_CLASSES.map((tokenClass, index) => [tokenClass, counts[index]])) as TokenCounts);
 
 test("no usage within the bound costs more than W, whatever the price list leaves out", () => {
   fc.assert(
@@ -57,7 +84,8 @@ test("W is reached: a usage of the dearest classes at the bound costs exactly W"
   fc.assert(
     fc.property(anyRates, fc.nat(1_000_000), fc.nat(1_000_000), (rates, input, output) => {
       const list = price(rates);
-      const dearest = (classes: readonly TokenClass[]) => classes.toSorted((a, b) => (rateOf(a, list) < rateOf(b, list) ? 1 : -1))[0] as TokenClass;
+      const dearest = (classes: readonly TokenClass[]) =>
+        classes.toSorted((a, b) => (rateOf(a, list) < rateOf(b, list) ? 1 : -1))[0] as TokenClass;
       const tokens = used({ [dearest(INPUT_CLASSES)]: input, [dearest(OUTPUT_CLASSES)]: output });
       assert.equal(priceOf(tokens, list).cost, worstCase({ input, output, certainty: "rule" }, list));
     }),
@@ -76,26 +104,46 @@ test("cost is a pure function of usage and price: equal inputs cost the same, an
 test("what is counted, unanswered or lost stays within the bound, and so within W", () => {
   const anyBound = fc.record({ input: fc.nat(1_000_000), output: fc.nat(1_000_000), certainty: fc.constant("rule" as const) });
   fc.assert(
-    fc.property(anyBound, fc.nat(2_000_000), fc.nat(5_000_000), fc.nat(100_000_000), fc.boolean(), fc.option(fc.nat(1_000_000)), (bound, outputFrames, outputBytes, elapsedMs, stream, mark) => {
-      const usages = [
-        countUsage({ outputFrames, outputBytes }, bound),
-        countUnanswered(stream, elapsedMs, 100, bound),
-        boundLost({ stream, mark: mark === null ? null : Math.min(mark, bound.output), elapsedMs, tokensPerSecond: 100 }, bound),
-      ];
-      for (const { tokens, source } of usages) {
-        assert.equal(source, "counted");
-        assert.ok(inputTokens(tokens) <= bound.input && outputTokens(tokens) <= bound.output);
-      }
-    }),
+    fc.property(
+      anyBound,
+      fc.nat(2_000_000),
+      fc.nat(5_000_000),
+      fc.nat(100_000_000),
+      fc.boolean(),
+      fc.option(fc.nat(1_000_000)),
+      (bound, outputFrames, outputBytes, elapsedMs, stream, mark) => {
+        const usages = [
+          countUsage({ outputFrames, outputBytes }, bound),
+          countUnanswered(stream, elapsedMs, 100, bound),
+          boundLost({ stream, mark: mark === null ? null : Math.min(mark, bound.output), elapsedMs, tokensPerSecond: 100 }, bound),
+        ];
+        for (const { tokens, source } of usages) {
+          assert.equal(source, "counted");
+          assert.ok(inputTokens(tokens) <= bound.input && outputTokens(tokens) <= bound.output);
+        }
+      },
+    ),
   );
 });
 
 test("an attempt that may never have left is charged its input only; one that left and was not streamed, its time", () => {
   const bound = { input: 300, output: 5_000, certainty: "proof" as const };
-  assert.deepEqual(boundLost({ stream: false, mark: null, elapsedMs: 10_000, tokensPerSecond: 50 }, bound).tokens, used({ input_uncached: 300 }));
-  assert.deepEqual(boundLost({ stream: false, mark: 0, elapsedMs: 10_000, tokensPerSecond: 50 }, bound).tokens, used({ input_uncached: 300, output: 500 }));
-  assert.deepEqual(boundLost({ stream: true, mark: 0, elapsedMs: 10_000, tokensPerSecond: 50 }, bound).tokens, used({ input_uncached: 300 }));
-  assert.deepEqual(boundLost({ stream: true, mark: 256, elapsedMs: 10_000, tokensPerSecond: 50 }, bound).tokens, used({ input_uncached: 300, output: 256 }));
+  assert.deepEqual(
+    boundLost({ stream: false, mark: null, elapsedMs: 10_000, tokensPerSecond: 50 }, bound).tokens,
+    used({ input_uncached: 300 }),
+  );
+  assert.deepEqual(
+    boundLost({ stream: false, mark: 0, elapsedMs: 10_000, tokensPerSecond: 50 }, bound).tokens,
+    used({ input_uncached: 300, output: 500 }),
+  );
+  assert.deepEqual(
+    boundLost({ stream: true, mark: 0, elapsedMs: 10_000, tokensPerSecond: 50 }, bound).tokens,
+    used({ input_uncached: 300 }),
+  );
+  assert.deepEqual(
+    boundLost({ stream: true, mark: 256, elapsedMs: 10_000, tokensPerSecond: 50 }, bound).tokens,
+    used({ input_uncached: 300, output: 256 }),
+  );
 });
 
 test("a mark is a step ahead of what has come and never above the output bound", () => {

@@ -1,5 +1,14 @@
 import type { PicoDollars } from "../../kernel/money.ts";
-import { INPUT_CLASSES, NO_TOKENS, OUTPUT_CLASSES, TOKEN_CLASSES, type TokenBound, type TokenClass, type TokenCounts, type Usage } from "../../kernel/tokens.ts";
+import {
+  INPUT_CLASSES,
+  NO_TOKENS,
+  OUTPUT_CLASSES,
+  TOKEN_CLASSES,
+  type TokenBound,
+  type TokenClass,
+  type TokenCounts,
+  type Usage,
+} from "../../kernel/tokens.ts";
 import type { Price } from "../catalog/index.ts";
 
 /** What a usage costs. */
@@ -59,7 +68,9 @@ function rateTable(price: Price): RateTable {
 
 function makeRateTable(price: Price): RateTable {
   const dearestStated = dearest(TOKEN_CLASSES, price) ?? 0n;
-  const rates = TOKEN_CLASSES.map((tokenClass) => statedOrStandIn(tokenClass, price) ?? dearest(sideOf(tokenClass), price) ?? dearestStated);
+  const rates = TOKEN_CLASSES.map(
+    (tokenClass) => statedOrStandIn(tokenClass, price) ?? dearest(sideOf(tokenClass), price) ?? dearestStated,
+  );
   const unpriced = TOKEN_CLASSES.filter((tokenClass) => price.source !== "free" && statedOrStandIn(tokenClass, price) === null);
   const most = (classes: readonly TokenClass[]): PicoDollars =>
     classes.map((tokenClass) => rates[TOKEN_CLASSES.indexOf(tokenClass)] as bigint).reduce((a, b) => (b > a ? b : a), 0n);
@@ -116,7 +127,10 @@ export function countUnanswered(stream: boolean, elapsedMs: number, tokensPerSec
 }
 
 /** Usage of an attempt that a crash cut off: bounds, not estimates, so that what was delivered is never more than what is charged. */
-export function boundLost(lost: { readonly stream: boolean; readonly mark: number | null; readonly elapsedMs: number; readonly tokensPerSecond: number }, bound: TokenBound): Usage {
+export function boundLost(
+  lost: { readonly stream: boolean; readonly mark: number | null; readonly elapsedMs: number; readonly tokensPerSecond: number },
+  bound: TokenBound,
+): Usage {
   if (lost.mark === null) return counted(bound.input, 0);
   const output = lost.stream ? lost.mark : Math.max(lost.mark, writtenIn(lost.elapsedMs, lost.tokensPerSecond, bound));
   return counted(bound.input, Math.min(output, bound.output));

@@ -33,13 +33,22 @@ test("a hold is granted only once its ADMIT is durable, and the ADMIT says all t
   assert.equal(outputBound, null);
   const record = journal.records[0];
   assert.ok(record !== undefined && record.kind === RECORD.admit);
-  assert.deepEqual(decodeAdmission(record.attempt, record.payload), { facts, worstCase, inputRate: 150_000n, outputRate: 600_000n, tokensPerSecond: 100 });
+  assert.deepEqual(decodeAdmission(record.attempt, record.payload), {
+    facts,
+    worstCase,
+    inputRate: 150_000n,
+    outputRate: 600_000n,
+    tokensPerSecond: 100,
+  });
 });
 
 test("a journal that refuses is the problem 'overloaded' with a time to retry, and nothing is dispatched", async () => {
   const { journal, needs } = world();
   journal.fail();
-  await assert.rejects(hold(factsOf(), PRICE, needs), (thrown) => thrown instanceof Problem && thrown.code === "overloaded" && (thrown.retryAfterSeconds ?? 0) > 0);
+  await assert.rejects(
+    hold(factsOf(), PRICE, needs),
+    (thrown) => thrown instanceof Problem && thrown.code === "overloaded" && (thrown.retryAfterSeconds ?? 0) > 0,
+  );
 });
 
 test("an ADMIT whose fate is unknown is voided, so that a refused call is never charged", async () => {
@@ -54,7 +63,10 @@ test("an ADMIT whose fate is unknown is voided, so that a refused call is never 
   await closing;
   const record = journal.records[0];
   assert.ok(record?.kind === RECORD.settle);
-  assert.deepEqual([decodeSettlement(record.attempt, record.payload).status, decodeSettlement(record.attempt, record.payload).cost], ["failed", 0n]);
+  assert.deepEqual(
+    [decodeSettlement(record.attempt, record.payload).status, decodeSettlement(record.attempt, record.payload).cost],
+    ["failed", 0n],
+  );
 });
 
 test("'sent' is one PROGRESS record of mark 0, however often it is called", async () => {
@@ -65,7 +77,10 @@ test("'sent' is one PROGRESS record of mark 0, however often it is called", asyn
   sent(await held, needs);
   journal.commit();
   const marks = journal.records.filter((record) => record.kind === RECORD.progress);
-  assert.deepEqual(marks.map((record) => decodeMark(record.attempt, record.payload)), [0]);
+  assert.deepEqual(
+    marks.map((record) => decodeMark(record.attempt, record.payload)),
+    [0],
+  );
 });
 
 test("a hold that metering did not mint is refused", () => {
@@ -76,12 +91,36 @@ const INPUT = { ...NO_TOKENS, input_uncached: 334 };
 const FAILURES: readonly (readonly [string, DispatchFailure, boolean, boolean, object])[] = [
   ["never connected", { kind: "connect" }, false, true, { status: "failed", tokens: NO_TOKENS, estimated: false }],
   ["the child was not there", { kind: "unavailable" }, true, true, { status: "failed", tokens: NO_TOKENS, estimated: false }],
-  ["answered with an error", { kind: "status", status: 503, retryAfterSeconds: null, message: null, param: null, code: null }, true, true, { status: "failed", tokens: NO_TOKENS, estimated: false }],
+  [
+    "answered with an error",
+    { kind: "status", status: 503, retryAfterSeconds: null, message: null, param: null, code: null },
+    true,
+    true,
+    { status: "failed", tokens: NO_TOKENS, estimated: false },
+  ],
   ["no first token in time", { kind: "timeout", phase: "first_token" }, true, true, { status: "failed", tokens: INPUT, estimated: true }],
-  ["no body in time", { kind: "timeout", phase: "total" }, true, false, { status: "failed", tokens: { ...INPUT, output: 200 }, estimated: true }],
+  [
+    "no body in time",
+    { kind: "timeout", phase: "total" },
+    true,
+    false,
+    { status: "failed", tokens: { ...INPUT, output: 200 }, estimated: true },
+  ],
   ["the client left before the first token", { kind: "aborted" }, true, true, { status: "aborted", tokens: INPUT, estimated: true }],
-  ["the client left while a body was written", { kind: "aborted" }, true, false, { status: "aborted", tokens: { ...INPUT, output: 200 }, estimated: true }],
-  ["the client left before anything was sent", { kind: "aborted" }, false, true, { status: "aborted", tokens: NO_TOKENS, estimated: false }],
+  [
+    "the client left while a body was written",
+    { kind: "aborted" },
+    true,
+    false,
+    { status: "aborted", tokens: { ...INPUT, output: 200 }, estimated: true },
+  ],
+  [
+    "the client left before anything was sent",
+    { kind: "aborted" },
+    false,
+    true,
+    { status: "aborted", tokens: NO_TOKENS, estimated: false },
+  ],
   ["garbage", { kind: "malformed" }, true, true, { status: "failed", tokens: INPUT, estimated: true }],
 ];
 

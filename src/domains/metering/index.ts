@@ -1,8 +1,7 @@
 import { meteringRoutes } from "./routes.ts";
 import { createService, type Metering, type MeteringNeeds } from "./service.ts";
 
-export type { AttemptFacts, AttemptStatus, Hold, MeteredResponse, Settlement } from "./model.ts";
-export type { Names } from "./reports.ts";
+export type { AttemptFacts, Hold, MeteredResponse, Settlement } from "./model.ts";
 export type { Metering, MeteringNeeds } from "./service.ts";
 
 /** The verbs of an attempt's money, and the routes that report it. `recover` comes first. */

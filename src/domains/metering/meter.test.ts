@@ -21,11 +21,16 @@ class Attempt {
   readonly clock = new TestClock();
   readonly speeds = new Speeds();
   readonly settler = new Settler({ journal: this.journal, clock: this.clock, speeds: this.speeds, log: silent, settled() {} });
-  readonly upstream = new ScriptedStream();
+  readonly upstream: ScriptedStream;
   readonly delivered: TestFrame[] = [];
   readonly endings: Ending[] = [];
   hold!: Hold;
   metered!: MeteredResponse;
+  clientLeft = false;
+
+  constructor(endsAtOnce = true) {
+    this.upstream = new ScriptedStream(endsAtOnce);
+  }
 
   async begin(changes: Partial<AttemptFacts> = {}): Promise<void> {
     const held = hold(factsOf(changes), PRICE, this.needs());
@@ -37,6 +42,11 @@ class Attempt {
 
   needs(): HoldNeeds {
     return { journal: this.journal, clock: this.clock, speeds: this.speeds, voided: (held) => this.settler.void(held) };
+  }
+
+  leave(): void {
+    this.clientLeft = true;
+    this.stream.abort();
   }
 
   get stream() {
@@ -59,6 +69,7 @@ class Attempt {
 
   #check(frames: readonly Frame[]): void {
     assert.equal(this.endings.length, 0, "a frame after the end");
+    assert.ok(!this.clientLeft, "a frame after the client left");
     assert.ok(frames.length > 0);
     this.delivered.push(...(frames as TestFrame[]));
     if (this.settled) return;
@@ -71,7 +82,12 @@ class Attempt {
   }
 
   get mark(): number {
-    return Math.max(0, ...this.journal.records.filter((record) => record.kind === RECORD.progress).map((record) => decodeMark(record.attempt, record.payload)));
+    return Math.max(
+      0,
+      ...this.journal.records
+        .filter((record) => record.kind === RECORD.progress)
+        .map((record) => decodeMark(record.attempt, record.payload)),
+    );
   }
 
   get settled(): boolean {
@@ -79,7 +95,9 @@ class Attempt {
   }
 
   get settlements(): Settlement[] {
-    return this.journal.records.filter((record) => record.kind === RECORD.settle).map((record) => decodeSettlement(record.attempt, record.payload));
+    return this.journal.records
+      .filter((record) => record.kind === RECORD.settle)
+      .map((record) => decodeSettlement(record.attempt, record.payload));
   }
 }
 
@@ -89,10 +107,15 @@ const weighted: fc.Arbitrary<Step> = fc.oneof(
   { weight: 12, arbitrary: fc.constant<Step>({ kind: "emit" }) },
   { weight: 6, arbitrary: fc.constantFrom<Step>({ kind: "commit one" }, { kind: "commit" }) },
   { weight: 3, arbitrary: fc.constantFrom<Step>({ kind: "pause" }, { kind: "resume" }) },
-  { weight: 1, arbitrary: fc.constantFrom<Step>({ kind: "abort" }, { kind: "fail" }, { kind: "recover" }, { kind: "truncate" }, { kind: "drain" }) },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom<Step>({ kind: "abort" }, { kind: "fail" }, { kind: "recover" }, { kind: "truncate" }, { kind: "drain" }),
+  },
 );
 
-const anyText = fc.tuple(fc.string({ unit: "binary", minLength: 1, maxLength: 40 }), fc.integer({ min: 1, max: 20 })).map(([piece, times]) => piece.repeat(times));
+const anyText = fc
+  .tuple(fc.string({ unit: "binary", minLength: 1, maxLength: 40 }), fc.integer({ min: 1, max: 20 }))
+  .map(([piece, times]) => piece.repeat(times));
 const anyFrame = fc.tuple(anyText, fc.nat(1_000_000)).map(([text, n]) => deltaFrame(text, 1 + (n % Buffer.byteLength(text))));
 const anyStream = fc.record({
   frames: fc.array(anyFrame, { maxLength: 40 }),
@@ -100,15 +123,16 @@ const anyStream = fc.record({
   batches: fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 60 }),
   steps: fc.array(weighted, { maxLength: 80 }),
   spare: fc.nat(500),
+  endsAtOnce: fc.boolean(),
 });
 
 test("whatever the upstream, the client and the journal do, and in whatever order: nothing is delivered beyond the durable mark, the last frame never precedes the SETTLE, the stream ends once and settles once", async () => {
   let waited = 0;
   await fc.assert(
-    fc.asyncProperty(anyStream, async ({ frames, reportsUsage, batches, steps, spare }) => {
+    fc.asyncProperty(anyStream, async ({ frames, reportsUsage, batches, steps, spare, endsAtOnce }) => {
       const output = frames.reduce((sum, frame) => sum + frame.outputTokens, 0);
       const all = [...frames, ...(reportsUsage ? [usageFrame(11, output)] : []), doneFrame()];
-      const attempt = new Attempt();
+      const attempt = new Attempt(endsAtOnce);
       await attempt.begin({ bound: { input: 100, output: output + spare, certainty: "proof" } });
       attempt.pipe();
       let next = 0;
@@ -131,7 +155,7 @@ test("whatever the upstream, the client and the journal do, and in whatever orde
         commit: () => attempt.journal.commit(),
         pause: () => attempt.stream.pause(),
         resume: () => attempt.stream.resume(),
-        abort: () => attempt.stream.abort(),
+        abort: () => attempt.leave(),
         fail: () => attempt.journal.fail(),
         recover: () => attempt.journal.recover(),
         truncate: () => attempt.upstream.end({ kind: "truncated", problem: new Problem("upstream_error") }),
@@ -143,7 +167,11 @@ test("whatever the upstream, the client and the journal do, and in whatever orde
       for (let turn = 0; turn < 500 && attempt.endings.length === 0; turn++) {
         emit();
         attempt.journal.commit();
-        assert.ok(!attempt.upstream.paused || attempt.upstream.ended || attempt.journal.pending > 0, "the upstream stays paused although nothing waits");
+        if (turn % 3 === 2 && attempt.upstream.aborted) attempt.upstream.end({ kind: "aborted" });
+        assert.ok(
+          !attempt.upstream.paused || attempt.upstream.aborted || attempt.upstream.ended || attempt.journal.pending > 0,
+          "the upstream stays paused although nothing waits",
+        );
       }
       assert.equal(attempt.endings.length, 1, "the stream never ended");
       const { settlement, ending } = await attempt.metered.settled;
@@ -203,7 +231,10 @@ test("a client that leaves is charged what was received, counted, and the upstre
   attempt.journal.commit();
   const { settlement, ending } = await attempt.metered.settled;
   assert.equal(ending.kind, "aborted");
-  assert.deepEqual([settlement.status, settlement.estimated, settlement.usage.source, settlement.usage.tokens.output], ["aborted", true, "counted", 7]);
+  assert.deepEqual(
+    [settlement.status, settlement.estimated, settlement.usage.source, settlement.usage.tokens.output],
+    ["aborted", true, "counted", 7],
+  );
   assert.equal(settlement.cost, BigInt(settlement.usage.tokens.input_uncached) * 150_000n + 7n * 600_000n);
   assert.ok(settlement.usage.tokens.input_uncached > 0);
 });
@@ -227,7 +258,10 @@ test("the usage that the provider reported is charged as it is, with the model i
   attempt.journal.commit();
   const { settlement } = await attempt.metered.settled;
   assert.deepEqual(settlement.usage, { tokens: { ...NO_TOKENS, input_uncached: 9, output: 1 }, source: "reported" });
-  assert.deepEqual([settlement.cost, settlement.charge, settlement.estimated, settlement.modelServed], [1_950_000n, 1_950_000n, false, "small-served"]);
+  assert.deepEqual(
+    [settlement.cost, settlement.charge, settlement.estimated, settlement.modelServed],
+    [1_950_000n, 1_950_000n, false, "small-served"],
+  );
 });
 
 test("a whole body is handed on only once its SETTLE is durable, and not at all when it cannot be", async () => {
@@ -236,13 +270,20 @@ test("a whole body is handed on only once its SETTLE is durable, and not at all 
     const attempt = new Attempt();
     await attempt.begin({ stream: false });
     let handedOn = false;
-    const metered = meter(whole(events), attempt.hold, { journal: attempt.journal, clock: attempt.clock, settler: attempt.settler }).finally(() => (handedOn = true));
+    const metered = meter(whole(events), attempt.hold, {
+      journal: attempt.journal,
+      clock: attempt.clock,
+      settler: attempt.settler,
+    }).finally(() => (handedOn = true));
     metered.catch(() => {});
     await new Promise((resolve) => setImmediate(resolve));
     assert.equal(handedOn, false);
     if (failing) {
       attempt.journal.fail();
-      await assert.rejects(metered, (thrown) => thrown instanceof Problem && thrown.code === "overloaded" && thrown.retryAfterSeconds !== null);
+      await assert.rejects(
+        metered,
+        (thrown) => thrown instanceof Problem && thrown.code === "overloaded" && thrown.retryAfterSeconds !== null,
+      );
       attempt.journal.recover();
       const closing = attempt.settler.close();
       attempt.journal.commit();
@@ -254,4 +295,15 @@ test("a whole body is handed on only once its SETTLE is durable, and not at all 
     assert.equal(attempt.settlements.length, 1);
     assert.equal(attempt.settlements[0]?.estimated, true);
   }
+});
+
+test("an upstream that breaks off after it has said that the response is whole has answered wholly", async () => {
+  const attempt = new Attempt();
+  await attempt.begin();
+  attempt.pipe();
+  attempt.upstream.emit([deltaFrame("Hello", 1), usageFrame(9, 1), doneFrame()]);
+  attempt.upstream.end({ kind: "truncated", problem: new Problem("upstream_error") });
+  attempt.journal.commit();
+  assert.equal((await attempt.metered.settled).settlement.status, "completed");
+  assert.deepEqual(attempt.endings, [{ kind: "complete" }]);
 });

@@ -3,33 +3,62 @@ import test from "node:test";
 import fc from "fast-check";
 import { TOKEN_CLASSES, type TokenCounts } from "../../kernel/tokens.ts";
 import { ATTEMPT_STATUSES, type Settlement } from "./model.ts";
-import { type Admission, decodeAdmission, decodeMark, decodeSettlement, encodeAdmission, encodeMark, encodeSettlement, RecordUnreadable } from "./records.ts";
+import {
+  type Admission,
+  decodeAdmission,
+  decodeMark,
+  decodeSettlement,
+  encodeAdmission,
+  encodeMark,
+  encodeSettlement,
+  RecordUnreadable,
+} from "./records.ts";
 import { factsOf, newId } from "./testing/facts.ts";
 
 const text = fc.string({ unit: "binary", maxLength: 256 });
 const amount = fc.bigInt({ min: 0n, max: 10n ** 30n });
-const anyAdmission: fc.Arbitrary<Admission> = fc.record({
-  facts: fc.record({ user: fc.option(text), feature: text, modelRequested: text, trace: fc.option(text), stream: fc.boolean(), project: fc.option(fc.constant(newId())) }).map((changes) => factsOf(changes as Partial<Admission["facts"]>)),
-  worstCase: amount,
-  inputRate: amount,
-  outputRate: amount,
-  tokensPerSecond: fc.double({ min: 0, max: 10_000, noNaN: true }),
-}, { noNullPrototype: true });
-const anySettlement: fc.Arbitrary<Settlement> = fc.record({
-  attempt: fc.constant(newId()),
-  status: fc.constantFrom(...ATTEMPT_STATUSES),
-  usage: fc.record({
-    tokens: fc.tuple(...TOKEN_CLASSES.map(() => fc.nat())).map((counts) => Object.fromEntries(TOKEN_CLASSES.map((tokenClass, index) => [tokenClass, counts[index]])) as TokenCounts),
-    source: fc.constantFrom("reported", "counted"),
-  }, { noNullPrototype: true }),
-  cost: amount,
-  charge: amount,
-  estimated: fc.boolean(),
-  dispatchUnknown: fc.boolean(),
-  modelServed: text,
-  latencyMs: fc.nat(),
-  firstTokenMs: fc.option(fc.nat()),
-}, { noNullPrototype: true });
+const anyAdmission: fc.Arbitrary<Admission> = fc.record(
+  {
+    facts: fc
+      .record({
+        user: fc.option(text),
+        feature: text,
+        modelRequested: text,
+        trace: fc.option(text),
+        stream: fc.boolean(),
+        project: fc.option(fc.constant(newId())),
+      })
+      .map((changes) => factsOf(changes as Partial<Admission["facts"]>)),
+    worstCase: amount,
+    inputRate: amount,
+    outputRate: amount,
+    tokensPerSecond: fc.double({ min: 0, max: 10_000, noNaN: true }),
+  },
+  { noNullPrototype: true },
+);
+const anySettlement: fc.Arbitrary<Settlement> = fc.record(
+  {
+    attempt: fc.constant(newId()),
+    status: fc.constantFrom(...ATTEMPT_STATUSES),
+    usage: fc.record(
+      {
+        tokens: fc
+          .tuple(...TOKEN_CLASSES.map(() => fc.nat()))
+          .map((counts) => Object.fromEntries(TOKEN_CLASSES.map((tokenClass, index) => [tokenClass, counts[index]])) as TokenCounts),
+        source: fc.constantFrom("reported", "counted"),
+      },
+      { noNullPrototype: true },
+    ),
+    cost: amount,
+    charge: amount,
+    estimated: fc.boolean(),
+    dispatchUnknown: fc.boolean(),
+    modelServed: text,
+    latencyMs: fc.nat(),
+    firstTokenMs: fc.option(fc.nat()),
+  },
+  { noNullPrototype: true },
+);
 
 test("an ADMIT, a PROGRESS and a SETTLE record decode to what was encoded", () => {
   fc.assert(
@@ -44,7 +73,16 @@ test("an ADMIT, a PROGRESS and a SETTLE record decode to what was encoded", () =
 test("a record of another version, a changed one and garbage are refused, never misread", () => {
   const attempt = newId<Settlement["attempt"]>();
   const good = encodeAdmission({ facts: factsOf(), worstCase: 1n, inputRate: 1n, outputRate: 1n, tokensPerSecond: 1 });
-  for (const payload of ["", "[]", "null", "{", good.replace("[1,", "[2,"), good.replace('"proof"', '"guess"'), good.replace(/\]$/, ",1]"), good.slice(0, -10)]) {
+  for (const payload of [
+    "",
+    "[]",
+    "null",
+    "{",
+    good.replace("[1,", "[2,"),
+    good.replace('"proof"', '"guess"'),
+    good.replace(/\]$/, ",1]"),
+    good.slice(0, -10),
+  ]) {
     assert.throws(() => decodeAdmission(attempt, Buffer.from(payload)), RecordUnreadable, payload);
     assert.throws(() => decodeSettlement(attempt, Buffer.from(payload)), RecordUnreadable, payload);
     assert.throws(() => decodeMark(attempt, Buffer.from(payload)), RecordUnreadable, payload);
@@ -53,6 +91,12 @@ test("a record of another version, a changed one and garbage are refused, never 
 
 test("a record of the longest names and tags is a small part of what the journal carries", () => {
   const long = "\u0000".repeat(256);
-  const payload = encodeAdmission({ facts: factsOf({ user: long, feature: long, modelRequested: long, trace: long }), worstCase: 1n, inputRate: 1n, outputRate: 1n, tokensPerSecond: 1 });
+  const payload = encodeAdmission({
+    facts: factsOf({ user: long, feature: long, modelRequested: long, trace: long }),
+    worstCase: 1n,
+    inputRate: 1n,
+    outputRate: 1n,
+    tokensPerSecond: 1,
+  });
   assert.ok(Buffer.byteLength(payload) < 8_192, String(Buffer.byteLength(payload)));
 });

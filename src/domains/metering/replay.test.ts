@@ -26,16 +26,31 @@ interface Program {
 /** Attempts that interleave as the meter lets them: nothing leaves before its ADMIT, nothing is delivered beyond its mark. */
 const anyProgram: fc.Arbitrary<Program> = fc
   .record({
-    attempts: fc.array(fc.record({ stream: fc.boolean(), input: fc.nat(10_000), output: fc.integer({ min: 1, max: 5_000 }) }), { minLength: 1, maxLength: 6 }),
+    attempts: fc.array(fc.record({ stream: fc.boolean(), input: fc.nat(10_000), output: fc.integer({ min: 1, max: 5_000 }) }), {
+      minLength: 1,
+      maxLength: 6,
+    }),
     steps: fc.array(fc.tuple(fc.nat(5), fc.nat(700)), { maxLength: 60 }),
   })
   .map(({ attempts, steps }) => {
     const records: JournalRecord[] = [];
     const truths: ReadonlyMap<string, Truth>[] = [];
-    const live = attempts.map(({ stream, input, output }) => begin(factsOf({ stream, bound: { input, output, certainty: "proof" }, startedAt: 1_000 })));
+    const live = attempts.map(({ stream, input, output }) =>
+      begin(factsOf({ stream, bound: { input, output, certainty: "proof" }, startedAt: 1_000 })),
+    );
     const write = (kind: RecordKind, facts: AttemptFacts, payload: string) => {
-      records.push({ sequence: records.length + 1, kind, attempt: facts.attempt, payload: Buffer.from(payload), at: 1_000 + records.length * 100 });
-      truths.push(new Map(live.filter((attempt) => attempt.stage > 0).map((attempt) => [attempt.truth.admission.facts.attempt, { ...attempt.truth }])));
+      records.push({
+        sequence: records.length + 1,
+        kind,
+        attempt: facts.attempt,
+        payload: Buffer.from(payload),
+        at: 1_000 + records.length * 100,
+      });
+      truths.push(
+        new Map(
+          live.filter((attempt) => attempt.stage > 0).map((attempt) => [attempt.truth.admission.facts.attempt, { ...attempt.truth }]),
+        ),
+      );
     };
     for (const [pick, amount] of steps) advanceAttempt(live[pick % live.length] as Live, amount, write);
     return { records, truths };
@@ -49,7 +64,16 @@ interface Live {
 }
 
 function begin(facts: AttemptFacts): Live {
-  return { stage: 0, mark: 0, truth: { admission: { facts, worstCase: worstCase(facts.bound, PRICE), inputRate: 150_000n, outputRate: 600_000n, tokensPerSecond: 50 }, left: false, delivered: 0, completed: null } };
+  return {
+    stage: 0,
+    mark: 0,
+    truth: {
+      admission: { facts, worstCase: worstCase(facts.bound, PRICE), inputRate: 150_000n, outputRate: 600_000n, tokensPerSecond: 50 },
+      left: false,
+      delivered: 0,
+      completed: null,
+    },
+  };
 }
 
 function advanceAttempt(attempt: Live, amount: number, write: (kind: RecordKind, facts: AttemptFacts, payload: string) => void): void {
@@ -72,7 +96,18 @@ function advanceAttempt(attempt: Live, amount: number, write: (kind: RecordKind,
     attempt.stage = 3;
     const tokens = { ...NO_TOKENS, input_uncached: facts.bound.input, output: truth.delivered };
     const { cost, charge } = priceOf(tokens, PRICE);
-    truth.completed = { attempt: facts.attempt, status: "completed", usage: { tokens, source: "reported" }, cost, charge, estimated: false, dispatchUnknown: false, modelServed: "m", latencyMs: 1, firstTokenMs: null };
+    truth.completed = {
+      attempt: facts.attempt,
+      status: "completed",
+      usage: { tokens, source: "reported" },
+      cost,
+      charge,
+      estimated: false,
+      dispatchUnknown: false,
+      modelServed: "m",
+      latencyMs: 1,
+      firstTokenMs: null,
+    };
     write(RECORD.settle, facts, encodeSettlement(truth.completed));
   }
 }
@@ -87,7 +122,8 @@ function replayed(records: readonly JournalRecord[]): Map<string, Pick<SettledAt
     assert.ok(!charged.has(record.attempt), "an attempt was settled twice");
     charged.set(record.attempt, settled);
   }
-  for (const [attempt, open] of attempts.open) charged.set(attempt, { settlement: settleLost(open, attempts.lastAt, attempts.lastAt + 3_000) });
+  for (const [attempt, open] of attempts.open)
+    charged.set(attempt, { settlement: settleLost(open, attempts.lastAt, attempts.lastAt + 3_000) });
   return charged;
 }
 
@@ -130,7 +166,10 @@ test("replay is idempotent: reading records again, in any overlap, settles nothi
       const from = records.length === 0 ? 0 : cut % records.length;
       const attempts = new Attempts();
       const first = records.map((record) => attempts.apply(record)).filter((settled) => settled !== null);
-      const again = records.slice(from).map((record) => (record.kind === RECORD.admit ? null : attempts.apply(record))).filter((settled) => settled !== null);
+      const again = records
+        .slice(from)
+        .map((record) => (record.kind === RECORD.admit ? null : attempts.apply(record)))
+        .filter((settled) => settled !== null);
       assert.equal(again.length, 0);
       assert.ok(first.every((settled) => once.has(settled.admission.facts.attempt)));
     }),

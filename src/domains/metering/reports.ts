@@ -11,7 +11,16 @@ import type { Allowed } from "../identity/index.ts";
 import { decodePage, encodePage } from "./cursor.ts";
 import type { AttemptStatus } from "./model.ts";
 import type { TagColumn, Tags } from "./tags.ts";
-import { type Dimension, type HopRow, type HopsFilter, modelsUsed, type UsageFilter, type UsageGroup, usageGroups, usageHops } from "./usage-query.ts";
+import {
+  type Dimension,
+  type HopRow,
+  type HopsFilter,
+  modelsUsed,
+  type UsageFilter,
+  type UsageGroup,
+  usageGroups,
+  usageHops,
+} from "./usage-query.ts";
 
 export interface ReportNeeds {
   readonly database: Pick<Database, "forSystem">;
@@ -56,7 +65,7 @@ export interface NamedGroup extends UsageGroup {
   readonly userName: string | null;
 }
 
-export interface Bucket<Result> {
+interface Bucket<Result> {
   object: "bucket";
   start_time: number;
   end_time: number;
@@ -75,11 +84,18 @@ export type Reports = ReturnType<typeof createReports>;
 export function createReports(needs: ReportNeeds) {
   return {
     /** A tenant's usage in time buckets; a project's key sees its project only. `report` tells one cursor from another's. */
-    async buckets<Result>(tx: TenantTransaction, allowed: Allowed<"usage:read">, report: string, query: BucketQuery, result: (group: NamedGroup) => Result): Promise<BucketPage<Result>> {
+    async buckets<Result>(
+      tx: TenantTransaction,
+      allowed: Allowed<"usage:read">,
+      report: string,
+      query: BucketQuery,
+      result: (group: NamedGroup) => Result,
+    ): Promise<BucketPage<Result>> {
       await needs.flush();
       const width = BUCKET_SECONDS[query.bucket_width];
       const end = query.end_time ?? Math.floor(needs.clock.now() / 1000) + 1;
-      if (end <= query.start_time) throw new Problem("invalid_request", { message: "'end_time' must be later than 'start_time'.", param: "end_time" });
+      if (end <= query.start_time)
+        throw new Problem("invalid_request", { message: "'end_time' must be later than 'start_time'.", param: "end_time" });
       const scope = `${allowed.tenant}/${allowed.project ?? ""}/${report}`;
       const from = query.page === undefined ? query.start_time : decodePage(needs.cursorSecret, scope, query.page);
       const spans = bucketSpans(Math.max(from, query.start_time), end, width, query.limit);
@@ -128,8 +144,21 @@ export function createReports(needs: ReportNeeds) {
     },
   };
 
-  async function tenantGroups(tx: TenantTransaction, allowed: Allowed<"usage:read">, query: BucketQuery, from: number, to: number, width: number): Promise<NamedGroup[]> {
-    const everything: UsageFilter = { ...EVERYTHING, from: instant(from), to: instant(to), projects: projectsOf(allowed, query), keys: query.api_key_ids ?? null };
+  async function tenantGroups(
+    tx: TenantTransaction,
+    allowed: Allowed<"usage:read">,
+    query: BucketQuery,
+    from: number,
+    to: number,
+    width: number,
+  ): Promise<NamedGroup[]> {
+    const everything: UsageFilter = {
+      ...EVERYTHING,
+      from: instant(from),
+      to: instant(to),
+      projects: projectsOf(allowed, query),
+      keys: query.api_key_ids ?? null,
+    };
     const models = query.models === undefined ? null : await modelIds(tx, allowed.tenant, everything, new Set(query.models));
     return named(await usageGroups(tx, { ...everything, models }, query.dimensions, width));
   }
@@ -225,7 +254,7 @@ export interface TotalsReport {
   data: TotalsRow[];
 }
 
-export type TotalsRow = ReturnType<typeof totalsRow>;
+type TotalsRow = ReturnType<typeof totalsRow>;
 
 export interface HopsQuery {
   readonly start_time?: number | undefined;
@@ -280,10 +309,18 @@ export function bucketSpans(from: number, end: number, width: number, limit: num
 }
 
 /** Groups that say the same in the dimensions asked for, added up; dearest first. Pure. */
-export function merged(groups: readonly NamedGroup[], dimensions: ReadonlySet<Dimension>): NamedGroup[] {
+function merged(groups: readonly NamedGroup[], dimensions: ReadonlySet<Dimension>): NamedGroup[] {
   const sums = new Map<string, NamedGroup>();
   for (const group of groups) {
-    const label = JSON.stringify([dimensions.has("tenant") ? group.tenant : null, group.project, group.key, group.modelName, group.deployment, group.featureName, group.userName]);
+    const label = JSON.stringify([
+      dimensions.has("tenant") ? group.tenant : null,
+      group.project,
+      group.key,
+      group.modelName,
+      group.deployment,
+      group.featureName,
+      group.userName,
+    ]);
     const sum = sums.get(label);
     sums.set(label, sum === undefined ? group : added(sum, group));
   }
@@ -340,6 +377,6 @@ function instant(seconds: number): Date {
   return new Date(seconds * 1000);
 }
 
-export const BUCKET_SECONDS = { "1m": 60, "1h": 3600, "1d": 86_400 } as const;
+const BUCKET_SECONDS = { "1m": 60, "1h": 3600, "1d": 86_400 } as const;
 const EVERYTHING = { tenant: null, projects: null, keys: null, models: null };
 const DEFAULT_REPORT_SECONDS = 30 * 86_400;

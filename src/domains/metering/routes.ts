@@ -17,7 +17,8 @@ export function meteringRoutes(reports: Reports) {
       id: "usage.completions",
       method: "GET",
       path: "/v1/organization/usage/completions",
-      summary: "Usage of chat completions in time buckets, of the tenant or of the key's project. Beside OpenAI's, 'feature' and 'user' can be grouped by.",
+      summary:
+        "Usage of chat completions in time buckets, of the tenant or of the key's project. Beside OpenAI's, 'feature' and 'user' can be grouped by.",
       permission: "usage:read",
       reach: "own",
       params: NOTHING,
@@ -28,14 +29,17 @@ export function meteringRoutes(reports: Reports) {
       audit: null,
       handler: async ({ allowed, transaction, query }) => {
         const grouped = new Set<string>(query.group_by);
-        return { body: await reports.buckets(transaction, allowed, "completions", usageQuery(query), (group) => completionsOf(group, grouped)) };
+        return {
+          body: await reports.buckets(transaction, allowed, "completions", usageQuery(query), (group) => completionsOf(group, grouped)),
+        };
       },
     }),
     route({
       id: "usage.costs",
       method: "GET",
       path: "/v1/organization/costs",
-      summary: "What the tenant (or the key's project) is charged, in daily buckets. 'amount.value_exact' is the exact amount; 'feature', 'user' and 'model' can be grouped by as well.",
+      summary:
+        "What the tenant (or the key's project) is charged, in daily buckets. 'amount.value_exact' is the exact amount; 'feature', 'user' and 'model' can be grouped by as well.",
       permission: "usage:read",
       reach: "own",
       params: NOTHING,
@@ -53,7 +57,8 @@ export function meteringRoutes(reports: Reports) {
       id: "platform_usage.report",
       method: "GET",
       path: "/admin/v1/usage",
-      summary: "Usage and costs of all tenants, added up by the dimensions asked for, dearest first. The last 30 days unless told otherwise.",
+      summary:
+        "Usage and costs of all tenants, added up by the dimensions asked for, dearest first. The last 30 days unless told otherwise.",
       permission: "platform:usage:read",
       reach: "platform",
       params: NOTHING,
@@ -103,7 +108,13 @@ const completionsQuery = z.strictObject({
   start_time: time,
   end_time: time.optional(),
   bucket_width: z.enum(["1m", "1h", "1d"]).default("1d"),
-  limit: z.coerce.number().int().min(1).max(1440).optional().describe("How many buckets. 1d: 7 unless told otherwise, at most 31; 1h: 24, at most 168; 1m: 60, at most 1440."),
+  limit: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(1440)
+    .optional()
+    .describe("How many buckets. 1d: 7 unless told otherwise, at most 31; 1h: 24, at most 168; 1m: 60, at most 1440."),
   page: z.string().max(200).optional(),
   group_by: listOf(z.enum(COMPLETIONS_GROUPS)).optional(),
   project_ids: ids.optional(),
@@ -160,7 +171,14 @@ function dimensionsOf(groups: readonly string[] = []): Set<Dimension> {
 }
 
 /** OpenAI's words for dimensions. `user_id` is a member of the organization, `user` the end user a call was tagged with. */
-const DIMENSION_OF: Readonly<Record<string, Dimension>> = { project_id: "project", api_key_id: "key", model: "model", line_item: "model", feature: "feature", user: "user" };
+const DIMENSION_OF: Readonly<Record<string, Dimension>> = {
+  project_id: "project",
+  api_key_id: "key",
+  model: "model",
+  line_item: "model",
+  feature: "feature",
+  user: "user",
+};
 
 function bucketPage<Result extends z.ZodType>(result: Result) {
   return z.object({

@@ -76,21 +76,46 @@ export class Settler {
   async close(): Promise<void> {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-    const waiting = [...this.#unkept].map(([attempt, payload]) => new Promise<void>((resolve) => this.#write(attempt, payload, () => resolve())));
+    const waiting = [...this.#unkept].map(
+      ([attempt, payload]) => new Promise<void>((resolve) => this.#write(attempt, payload, () => resolve())),
+    );
     await Promise.all(waiting);
     if (this.#timer !== null) clearTimeout(this.#timer);
-    if (this.#unkept.size > 0) this.#needs.log.error({ attempts: this.#unkept.size }, "the journal could not keep settlements: the next start charges these attempts by their bounds");
+    if (this.#unkept.size > 0)
+      this.#needs.log.error(
+        { attempts: this.#unkept.size },
+        "the journal could not keep settlements: the next start charges these attempts by their bounds",
+      );
   }
 
   #settlement(held: Held, { status, usage, modelServed, firstTokenMs }: Outcome): Settlement {
     const { facts } = held;
     const { cost, charge, unpriced } = priceOf(usage.tokens, held.price);
     const latencyMs = Math.round(this.#needs.clock.monotonic() - held.heldAt);
-    if (unpriced.length > 0) this.#needs.log.warn({ attempt: facts.attempt, deployment: facts.deployment, unpriced }, "a billed class has no price: charged at the dearest rate of its side; state its price");
-    if (cost > held.worstCase) this.#needs.log.warn({ attempt: facts.attempt, deployment: facts.deployment, cost, worstCase: held.worstCase, bound: facts.bound }, "an attempt cost more than its worst case");
+    if (unpriced.length > 0)
+      this.#needs.log.warn(
+        { attempt: facts.attempt, deployment: facts.deployment, unpriced },
+        "a billed class has no price: charged at the dearest rate of its side; state its price",
+      );
+    if (cost > held.worstCase)
+      this.#needs.log.warn(
+        { attempt: facts.attempt, deployment: facts.deployment, cost, worstCase: held.worstCase, bound: facts.bound },
+        "an attempt cost more than its worst case",
+      );
     if (status === "completed") this.#needs.speeds.observe(facts.deployment, outputTokens(usage.tokens), latencyMs);
     const estimated = (usage.source === "counted" && usage !== NOTHING) || unpriced.length > 0;
-    return { attempt: facts.attempt, status, usage, cost, charge, estimated, dispatchUnknown: false, modelServed: (modelServed ?? facts.upstreamModel).slice(0, MODEL_SERVED_LENGTH), latencyMs, firstTokenMs };
+    return {
+      attempt: facts.attempt,
+      status,
+      usage,
+      cost,
+      charge,
+      estimated,
+      dispatchUnknown: false,
+      modelServed: (modelServed ?? facts.upstreamModel).slice(0, MODEL_SERVED_LENGTH),
+      latencyMs,
+      firstTokenMs,
+    };
   }
 
   #unanswered(held: Held, sentAt: number): Usage {

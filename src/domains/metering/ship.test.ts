@@ -57,12 +57,24 @@ test("every attempt becomes one usage row and one ledger entry, and the two tabl
     const tenants = [newId<TenantId>(), newId<TenantId>(), newId<TenantId>()];
     let expected = 0n;
     for (let index = 0; index < 300; index++) {
-      const settlement = await metering.call({ tenant: tenants[index % 3] as TenantId, feature: `feature ${index % 7}`, user: index % 2 === 0 ? null : `user ${index}` }, { input_uncached: index, cache_read: 3, output: index * 7, reasoning: 1 });
+      const settlement = await metering.call(
+        { tenant: tenants[index % 3] as TenantId, feature: `feature ${index % 7}`, user: index % 2 === 0 ? null : `user ${index}` },
+        { input_uncached: index, cache_read: 3, output: index * 7, reasoning: 1 },
+      );
       expected += settlement.charge;
     }
     await metering.flush();
     const found = await sums(database);
-    assert.deepEqual(found, { rows: 300, entries: 300, cost: String(expected), charge: String(expected), debit: String(expected), provider: String(expected), margin: "0", unmatched: 0 });
+    assert.deepEqual(found, {
+      rows: 300,
+      entries: 300,
+      cost: String(expected),
+      charge: String(expected),
+      debit: String(expected),
+      provider: String(expected),
+      margin: "0",
+      unmatched: 0,
+    });
     assert.ok(expected > 0n);
     assert.deepEqual(metering.figures(), { records: 0, openAttempts: 0, waitingMs: 0, failures: 0, unkept: 0 });
     await metering.close();
@@ -135,10 +147,30 @@ test("what a dead process left open is settled as lost by the next one, once, ho
     }
     const found = await sums(database);
     assert.deepEqual([found.rows, found.entries, found.unmatched], [4, 4, 0]);
-    const rows = await database.asSuperuser((client) => client.query("SELECT id, status, cost::text, output::int, input_uncached::int, estimated, dispatch_unknown FROM usage_rows WHERE status = 'lost' ORDER BY output DESC"));
+    const rows = await database.asSuperuser((client) =>
+      client.query(
+        "SELECT id, status, cost::text, output::int, input_uncached::int, estimated, dispatch_unknown FROM usage_rows WHERE status = 'lost' ORDER BY output DESC",
+      ),
+    );
     assert.deepEqual(rows.rows, [
-      { id: streamed.attempt, status: "lost", cost: String(100n * 150_000n + 256n * 600_000n), output: 256, input_uncached: 100, estimated: true, dispatch_unknown: false },
-      { id: neverLeft.attempt, status: "lost", cost: String(70n * 150_000n), output: 0, input_uncached: 70, estimated: true, dispatch_unknown: true },
+      {
+        id: streamed.attempt,
+        status: "lost",
+        cost: String(100n * 150_000n + 256n * 600_000n),
+        output: 256,
+        input_uncached: 100,
+        estimated: true,
+        dispatch_unknown: false,
+      },
+      {
+        id: neverLeft.attempt,
+        status: "lost",
+        cost: String(70n * 150_000n),
+        output: 0,
+        input_uncached: 70,
+        estimated: true,
+        dispatch_unknown: true,
+      },
     ]);
   }));
 
@@ -153,7 +185,8 @@ test("a watermark never passes an open attempt, so that what it still needs is r
     metering.sent(slow);
     for (let index = 0; index < 20; index++) await metering.call();
     await metering.flush();
-    const watermark = () => database.asSuperuser(async (client) => Number((await client.query("SELECT watermark FROM journals")).rows[0]?.watermark));
+    const watermark = () =>
+      database.asSuperuser(async (client) => Number((await client.query("SELECT watermark FROM journals")).rows[0]?.watermark));
     assert.ok((await watermark()) < 1, "the watermark passed an ADMIT without a SETTLE");
     await metering.settleFailed(slow, { kind: "connect" });
     await metering.flush();
@@ -171,11 +204,13 @@ test("tags are unreadable in the database, equal for equal values of one tenant 
     await metering.recover();
     const [one, other, erased] = [newId<TenantId>(), newId<TenantId>(), newId<TenantId>()];
     keyrings.destroy(erased);
-    for (const tenant of [one, one, other, erased, erased]) await metering.call({ tenant, feature: "canary-feature", user: "canary-user", modelRequested: "canary-model" });
+    for (const tenant of [one, one, other, erased, erased])
+      await metering.call({ tenant, feature: "canary-feature", user: "canary-user", modelRequested: "canary-model" });
     await metering.flush();
     const { rows } = await database.asSuperuser((client) => client.query("SELECT r.*, r::text AS shown FROM usage_rows r"));
     assert.equal(rows.length, 5);
-    const indexes = (tenant: TenantId) => new Set(rows.filter((row) => row.tenant_id === tenant).map((row) => row.feature_index.toString("hex")));
+    const indexes = (tenant: TenantId) =>
+      new Set(rows.filter((row) => row.tenant_id === tenant).map((row) => row.feature_index.toString("hex")));
     assert.equal(indexes(one).size, 1);
     assert.equal(indexes(erased).size, 2);
     assert.equal(new Set([...indexes(one), ...indexes(other), ...indexes(erased)]).size, 4);

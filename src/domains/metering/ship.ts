@@ -66,7 +66,7 @@ export class Shipper {
     this.#watermark = this.#folded = await this.#needs.database.forSystem("ship", (tx) => readWatermark(tx, journal.id));
     journal.resumeAfter(this.#watermark);
     const found = new Attempts();
-    for (let after = this.#watermark; ; ) {
+    for (let after = this.#watermark; ;) {
       const records = await journal.read(after, BATCH_RECORDS, BATCH_BYTES);
       for (const record of records) found.apply(record);
       const last = records.at(-1);
@@ -78,7 +78,10 @@ export class Shipper {
     for (const settlement of lost) sequence = journal.append(RECORD.settle, settlement.attempt, encodeSettlement(settlement));
     if (lost.length > 0) {
       await new Promise<void>((resolve, reject) => journal.whenDurable(sequence, (fault) => (fault === null ? resolve() : reject(fault))));
-      log.warn({ attempts: lost.length, dispatchUnknown: lost.filter((settlement) => settlement.dispatchUnknown).length }, "an earlier process left attempts open: charged by their bounds");
+      log.warn(
+        { attempts: lost.length, dispatchUnknown: lost.filter((settlement) => settlement.dispatchUnknown).length },
+        "an earlier process left attempts open: charged by their bounds",
+      );
     }
     this.wake();
     return lost.length;
@@ -87,7 +90,9 @@ export class Shipper {
   /** Something was settled: ships soon, with whatever else is settled by then. */
   wake(): void {
     this.#waitingSince ??= this.#needs.clock.monotonic();
-    this.#timer ??= this.#closed ? null : setTimeout(this.#onTimer, this.#failures === 0 ? SHIP_DELAY_MS : backoffMs(this.#failures)).unref();
+    this.#timer ??= this.#closed
+      ? null
+      : setTimeout(this.#onTimer, this.#failures === 0 ? SHIP_DELAY_MS : backoffMs(this.#failures)).unref();
   }
 
   /** Ships everything that is durable now. Rejects when PostgreSQL cannot take it; nothing is lost by that. */
@@ -105,7 +110,9 @@ export class Shipper {
     this.#closed = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-    await this.flush().catch((error: unknown) => this.#needs.log.warn({ err: error }, "settlements wait in the journal for the next start"));
+    await this.flush().catch((error: unknown) =>
+      this.#needs.log.warn({ err: error }, "settlements wait in the journal for the next start"),
+    );
   }
 
   lag(): ShippingLag {
@@ -124,7 +131,8 @@ export class Shipper {
         if (this.#folded < this.#needs.journal.durable()) this.wake();
       },
       (error: unknown) => {
-        if (this.#failures === 1) this.#needs.log.warn({ err: error }, "settlements cannot be shipped: they stay in the journal and are tried again");
+        if (this.#failures === 1)
+          this.#needs.log.warn({ err: error }, "settlements cannot be shipped: they stay in the journal and are tried again");
         this.wake();
       },
     );
@@ -185,7 +193,9 @@ export class Shipper {
       const { tenant } = admission.facts;
       if (!keyrings.has(tenant)) keyrings.set(tenant, await this.#needs.tags(tenant));
     }
-    return this.#batch.map((settled) => usageRow(settled, this.#needs.journal.id, keyrings.get(settled.admission.facts.tenant) ?? null, this.#needs.sealing));
+    return this.#batch.map((settled) =>
+      usageRow(settled, this.#needs.journal.id, keyrings.get(settled.admission.facts.tenant) ?? null, this.#needs.sealing),
+    );
   }
 }
 

@@ -31,13 +31,20 @@ export async function readWatermark(tx: SystemTransaction, journal: Uuid): Promi
 export async function advanceWatermark(tx: SystemTransaction, journal: Uuid, watermark: number, at: Date): Promise<void> {
   await sql`
     INSERT INTO journals (id, watermark, updated_at) VALUES (${journal}, ${watermark}, ${at})
-    ON CONFLICT (id) DO UPDATE SET watermark = greatest(journals.watermark, excluded.watermark), updated_at = excluded.updated_at`.execute(tx);
+    ON CONFLICT (id) DO UPDATE SET watermark = greatest(journals.watermark, excluded.watermark), updated_at = excluded.updated_at`.execute(
+    tx,
+  );
 }
 
 /** A usage row as JSON that `json_to_recordset` reads: amounts as text, bytes as hexadecimal. */
 export type UsageRow = Readonly<Record<keyof typeof COLUMNS, string | number | boolean | null>>;
 
-export function usageRow({ admission, settlement, sequence }: SettledAttempt, journal: Uuid, keyring: TenantKeyring | null, tags: Tags): UsageRow {
+export function usageRow(
+  { admission, settlement, sequence }: SettledAttempt,
+  journal: Uuid,
+  keyring: TenantKeyring | null,
+  tags: Tags,
+): UsageRow {
   const { facts } = admission;
   const { tokens, source } = settlement.usage;
   const user = facts.user === null ? null : tags.seal(keyring, "user", facts.user, null);
@@ -49,14 +56,14 @@ export function usageRow({ admission, settlement, sequence }: SettledAttempt, jo
     call: facts.call,
     project_id: facts.project,
     key_id: facts.key,
-    user_sealed: user === null ? null : bytea(user.sealed),
-    user_index: user === null ? null : bytea(user.index),
-    feature_sealed: bytea(feature.sealed),
-    feature_index: bytea(feature.index),
+    user_sealed: user?.sealed ?? null,
+    user_index: user?.index ?? null,
+    feature_sealed: feature.sealed,
+    feature_index: feature.index,
     trace: facts.trace === null ? null : storable(facts.trace),
     kind: facts.kind,
     provider: facts.provider,
-    model_requested_sealed: bytea(tags.seal(keyring, "model_requested", facts.modelRequested, facts.model).sealed),
+    model_requested_sealed: tags.seal(keyring, "model_requested", facts.modelRequested, facts.model).sealed,
     model_served: storable(settlement.modelServed),
     model_id: facts.model,
     deployment_id: facts.deployment,
@@ -82,10 +89,6 @@ export function usageRow({ admission, settlement, sequence }: SettledAttempt, jo
 /** What strangers wrote, as PostgreSQL's text can hold it: one row that it refuses would hold up all. */
 function storable(text: string): string {
   return text.toWellFormed().replaceAll("\0", "\ufffd");
-}
-
-function bytea(bytes: Buffer): string {
-  return `\\x${bytes.toString("hex")}`;
 }
 
 const COLUMNS = {

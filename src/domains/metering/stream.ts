@@ -109,7 +109,9 @@ export class MeteredStream implements FrameStream, FrameSink {
   end(ending: Ending): void {
     // An upstream that broke off after it had said that the response is whole has still answered wholly.
     this.#ending = this.#settling ? COMPLETE : ending;
-    this.#settle(ending.kind === "complete" ? "completed" : ending.kind === "truncated" || this.#cut?.kind === "truncated" ? "truncated" : "aborted");
+    this.#settle(
+      ending.kind === "complete" ? "completed" : ending.kind === "truncated" || this.#cut?.kind === "truncated" ? "truncated" : "aborted",
+    );
     this.#endIfDone();
   }
 

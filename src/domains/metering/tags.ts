@@ -4,10 +4,11 @@ import type { RandomBytes } from "../../kernel/random.ts";
 /** Columns of a usage row whose values are the tenant's words. */
 export type TagColumn = "feature" | "user" | "model_requested";
 
+/** As PostgreSQL reads `bytea`: hexadecimal digits after `\x`. */
 export interface SealedTag {
-  readonly sealed: Buffer;
+  readonly sealed: string;
   /** The blind index, or a pseudonym. 32 bytes. */
-  readonly index: Buffer;
+  readonly index: string;
 }
 
 /**
@@ -18,6 +19,7 @@ export class Tags {
   readonly #random: RandomBytes;
   /** By keyring, so that what was sealed under a key goes when the key does. */
   #sealed = new WeakMap<TenantKeyring, Map<string, SealedTag>>();
+  #remembered = 0;
 
   constructor(random: RandomBytes) {
     this.#random = random;
@@ -25,17 +27,27 @@ export class Tags {
 
   /** `beside` binds the ciphertext; null for columns that have a blind index. Without a keyring the tenant's key is destroyed: a pseudonym. */
   seal(keyring: TenantKeyring | null, column: TagColumn, value: string, beside: string | null): SealedTag {
-    if (keyring === null) return { sealed: ERASED, index: Buffer.from(this.#random(new Uint8Array(INDEX_BYTES))) };
+    if (keyring === null) return { sealed: bytea(ERASED), index: bytea(this.#random(new Uint8Array(INDEX_BYTES))) };
+    const name = `${column}/${beside ?? ""}/${value}`;
+    return this.#sealed.get(keyring)?.get(name) ?? this.#remember(keyring, name, this.#seal(keyring, column, value, beside));
+  }
+
+  #seal(keyring: TenantKeyring, column: TagColumn, value: string, beside: string | null): SealedTag {
+    const index = keyring.blindIndex(`usage_rows.${column}`, value);
+    const sealed = keyring.seal(value, { table: "usage_rows", column, row: beside ?? index.toString("hex") });
+    return { sealed: bytea(sealed), index: bytea(index) };
+  }
+
+  #remember(keyring: TenantKeyring, name: string, tag: SealedTag): SealedTag {
+    if (this.#remembered >= MAX_REMEMBERED) {
+      this.#sealed = new WeakMap();
+      this.#remembered = 0;
+    }
     let known = this.#sealed.get(keyring);
     if (known === undefined) this.#sealed.set(keyring, (known = new Map()));
-    const name = `${column}/${beside ?? ""}/${value}`;
-    const found = known.get(name);
-    if (found !== undefined) return found;
-    const index = keyring.blindIndex(`usage_rows.${column}`, value);
-    const made = { index, sealed: keyring.seal(value, { table: "usage_rows", column, row: beside ?? index.toString("hex") }) };
-    if (known.size >= MAX_TAGS_PER_TENANT) known.clear();
-    known.set(name, made);
-    return made;
+    known.set(name, tag);
+    this.#remembered += 1;
+    return tag;
   }
 
   /** The value, or null when it was erased or does not open. */
@@ -49,6 +61,11 @@ export class Tags {
   }
 }
 
-const ERASED = Buffer.alloc(0);
+function bytea(bytes: Uint8Array): string {
+  return `\\x${Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex")}`;
+}
+
+const ERASED = new Uint8Array(0);
 const INDEX_BYTES = 32;
-const MAX_TAGS_PER_TENANT = 1_000;
+/** Of all tenants together: about 20 MB. */
+const MAX_REMEMBERED = 50_000;

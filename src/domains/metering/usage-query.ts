@@ -1,5 +1,14 @@
 import { type Selectable, sql, type Transaction } from "kysely";
-import { type AttemptId, type CallId, type DeploymentId, isUuid, type KeyId, type ModelId, type ProjectId, type TenantId } from "../../kernel/ids.ts";
+import {
+  type AttemptId,
+  type CallId,
+  type DeploymentId,
+  isUuid,
+  type KeyId,
+  type ModelId,
+  type ProjectId,
+  type TenantId,
+} from "../../kernel/ids.ts";
 import type { PicoDollars } from "../../kernel/money.ts";
 import { Problem } from "../../kernel/problem.ts";
 import { TOKEN_CLASSES, type TokenClass } from "../../kernel/tokens.ts";
@@ -46,12 +55,22 @@ export interface UsageGroup {
 }
 
 /** Totals of the usage rows that the transaction may see. `bucketSeconds` null: one bucket. Throws `invalid_request` beyond MAX_GROUPS. */
-export async function usageGroups(tx: Transaction<Tables>, filter: UsageFilter, dimensions: ReadonlySet<Dimension>, bucketSeconds: number | null): Promise<UsageGroup[]> {
-  const bucket = bucketSeconds === null ? sql<number>`0::bigint` : sql<number>`(floor(extract(epoch from started_at) / ${sql.lit(bucketSeconds)}) * ${sql.lit(bucketSeconds)})::bigint`;
+export async function usageGroups(
+  tx: Transaction<Tables>,
+  filter: UsageFilter,
+  dimensions: ReadonlySet<Dimension>,
+  bucketSeconds: number | null,
+): Promise<UsageGroup[]> {
+  const bucket =
+    bucketSeconds === null
+      ? sql<number>`0::bigint`
+      : sql<number>`(floor(extract(epoch from started_at) / ${sql.lit(bucketSeconds)}) * ${sql.lit(bucketSeconds)})::bigint`;
   const has = (dimension: Dimension): boolean => dimensions.has(dimension);
   const sealed = has("model") || has("feature") || has("user");
-  const one = <T>(wanted: boolean, column: string, type: string) => (wanted ? sql<T | null>`${sql.ref(column)}` : sql<T | null>`null::${sql.raw(type)}`);
-  const sample = (wanted: boolean, column: string) => (wanted ? sql<Buffer | null>`(array_agg(${sql.ref(column)}))[1]` : sql<Buffer | null>`null::bytea`);
+  const one = <T>(wanted: boolean, column: string, type: string) =>
+    wanted ? sql<T | null>`${sql.ref(column)}` : sql<T | null>`null::${sql.raw(type)}`;
+  const sample = (wanted: boolean, column: string) =>
+    wanted ? sql<Buffer | null>`(array_agg(${sql.ref(column)}))[1]` : sql<Buffer | null>`null::bytea`;
   let query = filtered(tx, filter).select([
     bucket.as("bucket"),
     one<TenantId>(has("tenant") || sealed, "tenant_id", "uuid").as("tenant"),
@@ -72,10 +91,19 @@ export async function usageGroups(tx: Transaction<Tables>, filter: UsageFilter, 
     sql<PicoDollars>`coalesce(sum(cost), 0)`.as("cost"),
     sql<PicoDollars>`coalesce(sum(charge), 0)`.as("charge"),
   ]);
-  const columns = GROUP_COLUMNS.filter(([dimension]) => has(dimension) || (sealed && dimension === "tenant")).map(([, column]) => sql`${sql.ref(column)}`);
-  query = query.groupBy([bucket, ...columns]).orderBy(bucket).limit(MAX_GROUPS + 1);
+  const columns = GROUP_COLUMNS.filter(([dimension]) => has(dimension) || (sealed && dimension === "tenant")).map(
+    ([, column]) => sql`${sql.ref(column)}`,
+  );
+  query = query
+    .groupBy([bucket, ...columns])
+    .orderBy(bucket)
+    .limit(MAX_GROUPS + 1);
   const rows = await query.execute();
-  if (rows.length > MAX_GROUPS) throw new Problem("invalid_request", { message: `The report has more than ${MAX_GROUPS} groups. Ask for a shorter time or fewer dimensions.`, param: "group_by" });
+  if (rows.length > MAX_GROUPS)
+    throw new Problem("invalid_request", {
+      message: `The report has more than ${MAX_GROUPS} groups. Ask for a shorter time or fewer dimensions.`,
+      param: "group_by",
+    });
   return rows.map((row) => ({ ...row, tokens: tokensOf(row) }));
 }
 
@@ -118,7 +146,15 @@ function tokensOf(row: Record<TokenClass, number>): Record<TokenClass, number> {
 function filtered(tx: Transaction<Tables>, filter: UsageFilter) {
   let query = tx.selectFrom("usage_rows").where("started_at", ">=", filter.from).where("started_at", "<", filter.to);
   if (filter.tenant !== null) query = query.where("tenant_id", "=", filter.tenant);
-  if (filter.projects !== null) query = query.where("project_id", "in", matching(filter.projects.filter((id): id is ProjectId => isUuid(id)), NO_PROJECT));
+  if (filter.projects !== null)
+    query = query.where(
+      "project_id",
+      "in",
+      matching(
+        filter.projects.filter((id): id is ProjectId => isUuid(id)),
+        NO_PROJECT,
+      ),
+    );
   if (filter.keys !== null) query = query.where("key_id", "in", matching(filter.keys as readonly KeyId[], "" as KeyId));
   if (filter.models !== null) query = query.where("model_id", "in", matching(filter.models, NO_MODEL));
   return query;

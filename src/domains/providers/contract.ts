@@ -40,7 +40,14 @@ export type DispatchFailure =
   /** No connection, or it broke before the first frame; whether the request was sent is what `onSent` said. */
   | { readonly kind: "connect" }
   | { readonly kind: "timeout"; readonly phase: "connect" | "first_token" | "total" }
-  | { readonly kind: "status"; readonly status: number; readonly retryAfterSeconds: number | null; /** The upstream's message, bounded, for the caller only where the fault is the caller's. */ readonly message: string | null; readonly param: string | null; readonly code: string | null }
+  | {
+      readonly kind: "status";
+      readonly status: number;
+      readonly retryAfterSeconds: number | null;
+      /** The upstream's message, bounded, for the caller only where the fault is the caller's. */ readonly message: string | null;
+      readonly param: string | null;
+      readonly code: string | null;
+    }
   /** Bytes that are no answer of this wire: wrong content type, not JSON, an oversized or compressed body, broken HTTP. */
   | { readonly kind: "malformed" }
   /** Nothing was tried: every connection, slot or child is taken or gone. */

@@ -3,10 +3,23 @@ import type { DispatchFailure } from "./contract.ts";
 import type { Fault } from "./dialects/wire.ts";
 
 /** An error response as a failure. The upstream's words are kept only where the fault can be the caller's, less our secret. */
-export function failureOfStatus(status: number, headers: IncomingHttpHeaders, fault: Fault, secret: string | null, now: number): DispatchFailure {
+export function failureOfStatus(
+  status: number,
+  headers: IncomingHttpHeaders,
+  fault: Fault,
+  secret: string | null,
+  now: number,
+): DispatchFailure {
   const isCallers = status >= 400 && status < 500 && !ABOUT_OUR_ACCOUNT.has(status);
   const told = (text: string | null): string | null => (isCallers && text !== null ? redact(text, secret) : null);
-  return { kind: "status", status, retryAfterSeconds: retryAfterSeconds(headers, now), message: told(fault.message), param: told(fault.param), code: told(fault.code) };
+  return {
+    kind: "status",
+    status,
+    retryAfterSeconds: retryAfterSeconds(headers, now),
+    message: told(fault.message),
+    param: told(fault.param),
+    code: told(fault.code),
+  };
 }
 
 /** A failure that a response of status 200 reported inside its body. Where the body names no status it counts as 502. */
@@ -19,13 +32,24 @@ export function failureOfTransport(error: Error): DispatchFailure {
   const code = "code" in error && typeof error.code === "string" ? error.code : "";
   if (code === "UND_ERR_CONNECT_TIMEOUT") return { kind: "timeout", phase: "connect" };
   if (code === "UND_ERR_CLOSED" || code === "UND_ERR_DESTROYED" || code === "UND_ERR_INVALID_ARG") return { kind: "unavailable" };
-  if (code.startsWith("HPE_") || NOT_HTTP.has(code)) return { kind: "malformed" };
+  if (error.name === "HTTPParserError" || NOT_HTTP.has(code)) return { kind: "malformed" };
   return { kind: "connect" };
+}
+
+/** What a log may hold of a transport error: never the bytes that undici's parser errors carry. */
+export function causeOfTransport(error: Error): Error {
+  const code = "code" in error && typeof error.code === "string" ? ` ${error.code}` : "";
+  return new Error(`transport: ${error.name}${code}`);
 }
 
 /** 401, 402 and 403 speak of the platform's account, 407 of its network. */
 const ABOUT_OUR_ACCOUNT: ReadonlySet<number> = new Set([401, 402, 403, 407]);
-const NOT_HTTP: ReadonlySet<string> = new Set(["UND_ERR_HEADERS_OVERFLOW", "UND_ERR_RES_CONTENT_LENGTH_MISMATCH", "UND_ERR_RESPONSE", "UND_ERR_INVALID_RETURN_VALUE"]);
+const NOT_HTTP: ReadonlySet<string> = new Set([
+  "UND_ERR_HEADERS_OVERFLOW",
+  "UND_ERR_RES_CONTENT_LENGTH_MISMATCH",
+  "UND_ERR_RESPONSE",
+  "UND_ERR_INVALID_RETURN_VALUE",
+]);
 
 /** A pause longer than this is not believed. */
 const MAX_RETRY_AFTER_SECONDS = 24 * 3600;
@@ -33,7 +57,13 @@ const MAX_RETRY_AFTER_SECONDS = 24 * 3600;
 function retryAfterSeconds(headers: IncomingHttpHeaders, now: number): number | null {
   const milliseconds = Number(headers["retry-after-ms"] ?? Number.NaN);
   const given = headers["retry-after"];
-  const seconds = Number.isFinite(milliseconds) ? milliseconds / 1000 : given === undefined ? Number.NaN : Number.isNaN(Number(given)) ? (Date.parse(given) - now) / 1000 : Number(given);
+  const seconds = Number.isFinite(milliseconds)
+    ? milliseconds / 1000
+    : given === undefined
+      ? Number.NaN
+      : Number.isNaN(Number(given))
+        ? (Date.parse(given) - now) / 1000
+        : Number(given);
   return Number.isFinite(seconds) && seconds >= 0 ? Math.min(Math.ceil(seconds), MAX_RETRY_AFTER_SECONDS) : null;
 }
 

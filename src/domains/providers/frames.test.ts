@@ -10,18 +10,22 @@ type Step = "push" | "pipe" | "end" | "abort" | "pause" | "resume";
 test("whatever the order of pushes, pauses, aborts and the pipe, also from inside the sink, a stream ends once, never overlaps and loses nothing before an abort", () => {
   const step = fc.constantFrom<Step>("push", "push", "push", "pipe", "end", "abort", "pause", "resume");
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 15 }), fc.array(fc.constantFrom<Step>("push", "abort", "pause", "resume", "end"), { maxLength: 4 }), (outside, inside) => {
-      const world = new World(inside);
-      for (const action of outside) world.act(action);
-      if (!world.piped) world.act("pipe");
-      world.act("end");
-      assert.deepEqual(world.faults, []);
-      assert.equal(world.endings.length, 1);
-      const isAborted = world.endings[0]?.kind === "aborted";
-      assert.equal(world.stops, isAborted ? 1 : 0);
-      if (!isAborted) assert.deepEqual(world.got, world.pushed);
-      else assert.deepEqual(world.got, world.pushed.slice(0, world.got.length));
-    }),
+    fc.property(
+      fc.array(step, { maxLength: 15 }),
+      fc.array(fc.constantFrom<Step>("push", "abort", "pause", "resume", "end"), { maxLength: 4 }),
+      (outside, inside) => {
+        const world = new World(inside);
+        for (const action of outside) world.act(action);
+        if (!world.piped) world.act("pipe");
+        world.act("end");
+        assert.deepEqual(world.faults, []);
+        assert.equal(world.endings.length, 1);
+        const isAborted = world.endings[0]?.kind === "aborted";
+        assert.equal(world.stops, isAborted ? 1 : 0);
+        if (!isAborted) assert.deepEqual(world.got, world.pushed);
+        else assert.deepEqual(world.got, world.pushed.slice(0, world.got.length));
+      },
+    ),
     { numRuns: 5000 },
   );
 });

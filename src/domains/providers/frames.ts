@@ -118,4 +118,11 @@ export class EventFrame implements Frame {
 }
 
 const NO_BYTES = Buffer.alloc(0);
-const PLAIN: ReadonlySet<ModelEvent["type"]> = new Set(["response-start", "text-delta", "reasoning-delta", "refusal-delta", "tool-call-start", "tool-call-delta"]);
+const PLAIN: ReadonlySet<ModelEvent["type"]> = new Set([
+  "response-start",
+  "text-delta",
+  "reasoning-delta",
+  "refusal-delta",
+  "tool-call-start",
+  "tool-call-delta",
+]);

@@ -49,7 +49,11 @@ async function send(dispatch: Dispatch, data: OpenAiCompatible, upstream: Upstre
     origin,
     path,
     headers: request.stream ? streamHeaders : wholeHeaders,
-    body: upstreamBody(request, data.body, { upstreamModel: deployment.upstreamModel, outputBound: dispatch.outputBound, cacheSalt: dispatch.cacheSalt }),
+    body: upstreamBody(request, data.body, {
+      upstreamModel: deployment.upstreamModel,
+      outputBound: dispatch.outputBound,
+      cacheSalt: dispatch.cacheSalt,
+    }),
     stream: request.stream,
     wire: openaiWire,
     secret: deployment.credential?.secret ?? null,
@@ -57,13 +61,19 @@ async function send(dispatch: Dispatch, data: OpenAiCompatible, upstream: Upstre
     signal,
     onSent,
   });
-  return accepted({ wire: "openai", upstreamRequestId: answer.upstreamRequestId, body: answer.body, unknownFields: unknownFields(request) });
+  return accepted({
+    wire: "openai",
+    upstreamRequestId: answer.upstreamRequestId,
+    body: answer.body,
+    unknownFields: unknownFields(request),
+  });
 }
 
 function accept(request: ModelRequest, deployment: Deployment, data: OpenAiCompatible): void {
   const policy = deployment.options.unknownFields ?? (data.nature === "engine" ? "refuse" : "forward");
   const [unknown] = unknownFields(request);
-  if (policy === "refuse" && unknown !== undefined) throw new Problem("unsupported_field", { param: unknown, message: `'${unknown}' is not a field that this model takes; leave it out.` });
+  if (policy === "refuse" && unknown !== undefined)
+    throw new Problem("unsupported_field", { param: unknown, message: `'${unknown}' is not a field that this model takes; leave it out.` });
   if (data.nature === "engine") refuseFetching(request);
 }
 
@@ -105,10 +115,22 @@ function targetOf(deployment: Deployment, data: OpenAiCompatible): Target {
 
 function makeTarget(deployment: Deployment, data: OpenAiCompatible): Target {
   const base = deployment.credential?.baseUrl ?? data.defaultBaseUrl;
-  if (base === null || !URL.canParse(base)) throw new DispatchError({ kind: "unavailable" }, { cause: new Error(`deployment ${deployment.name}: its credential names no valid base_url`) });
+  if (base === null || !URL.canParse(base))
+    throw new DispatchError(
+      { kind: "unavailable" },
+      { cause: new Error(`deployment ${deployment.name}: its credential names no valid base_url`) },
+    );
   const url = new URL(base);
   const secret = deployment.credential?.secret ?? null;
-  const common = ["content-type", "application/json", "accept-encoding", "identity", "user-agent", "atrium", ...(secret === null ? [] : ["authorization", `Bearer ${secret}`])];
+  const common = [
+    "content-type",
+    "application/json",
+    "accept-encoding",
+    "identity",
+    "user-agent",
+    "atrium",
+    ...(secret === null ? [] : ["authorization", `Bearer ${secret}`]),
+  ];
   return {
     origin: url.origin,
     path: `${url.pathname.replace(/\/+$/, "")}/chat/completions${url.search}`,

@@ -10,7 +10,19 @@ import type { DeploymentOptions } from "../catalog/index.ts";
 import { DispatchError, type Dispatch, type DispatchFailure, type ProviderResponse } from "./contract.ts";
 import { createProviders } from "./service.ts";
 import { deploymentOf, dispatchOf, play, textOf, type Played } from "./testing/dispatching.ts";
-import { DONE, JSON_HEADERS, SSE_HEADERS, STOP_CHUNK, completionOf, scriptedUpstream, sse, streamOf, textChunk, type Exchange, type ScriptedUpstream } from "./testing/scripted-upstream.ts";
+import {
+  DONE,
+  JSON_HEADERS,
+  SSE_HEADERS,
+  STOP_CHUNK,
+  completionOf,
+  scriptedUpstream,
+  sse,
+  streamOf,
+  textChunk,
+  type Exchange,
+  type ScriptedUpstream,
+} from "./testing/scripted-upstream.ts";
 
 const providers = createProviders({ clock: systemClock });
 after(() => providers.close());
@@ -32,8 +44,17 @@ test("a streamed answer passes byte for byte, and the upstream sees our key, our
   assert.deepEqual([response.wire, response.upstreamRequestId, response.unknownFields, sent()], ["openai", "req_1", ["color"], 1]);
   const { path, headers, body } = await upstream.arrived(0);
   assert.equal(path, "/v1/chat/completions");
-  assert.deepEqual([headers.authorization, headers["accept-encoding"], headers.accept], [`Bearer ${SECRET}`, "identity", "text/event-stream"]);
-  assert.deepEqual(JSON.parse(body.toString()), { model: "upstream-model", messages: [{ role: "user", content: "hi" }], stream: true, color: "blue", stream_options: { include_usage: true } });
+  assert.deepEqual(
+    [headers.authorization, headers["accept-encoding"], headers.accept],
+    [`Bearer ${SECRET}`, "identity", "text/event-stream"],
+  );
+  assert.deepEqual(JSON.parse(body.toString()), {
+    model: "upstream-model",
+    messages: [{ role: "user", content: "hi" }],
+    stream: true,
+    color: "blue",
+    stream_options: { include_usage: true },
+  });
 });
 
 test("a whole answer is passed as it came", async (t) => {
@@ -60,26 +81,58 @@ test("connections are kept alive, also after a stream", async (t) => {
 });
 
 test("what is not an answer fails before the first frame, typed, and tells no secret", async (t) => {
-  const json = (status: number, body: unknown, headers: Record<string, string> = {}) => (exchange: Exchange): void => {
-    exchange.head(status, { ...JSON_HEADERS, ...headers });
-    exchange.end(typeof body === "string" ? body : JSON.stringify(body));
-  };
-  const stream = (bytes: string) => (exchange: Exchange): void => {
-    exchange.head(200, SSE_HEADERS);
-    exchange.end(bytes);
-  };
-  const status = (code: number, rest: Partial<Extract<DispatchFailure, { kind: "status" }>> = {}): DispatchFailure => ({ kind: "status", status: code, retryAfterSeconds: null, message: null, param: null, code: null, ...rest });
+  const json =
+    (status: number, body: unknown, headers: Record<string, string> = {}) =>
+    (exchange: Exchange): void => {
+      exchange.head(status, { ...JSON_HEADERS, ...headers });
+      exchange.end(typeof body === "string" ? body : JSON.stringify(body));
+    };
+  const stream =
+    (bytes: string) =>
+    (exchange: Exchange): void => {
+      exchange.head(200, SSE_HEADERS);
+      exchange.end(bytes);
+    };
+  const status = (code: number, rest: Partial<Extract<DispatchFailure, { kind: "status" }>> = {}): DispatchFailure => ({
+    kind: "status",
+    status: code,
+    retryAfterSeconds: null,
+    message: null,
+    param: null,
+    code: null,
+    ...rest,
+  });
   const malformed: DispatchFailure = { kind: "malformed" };
   const cases: [string, boolean, (exchange: Exchange) => void | Promise<void>, DispatchFailure][] = [
-    ["400", true, json(400, { error: { message: "bad temperature", param: "temperature", code: "invalid_value", type: "x" } }), status(400, { message: "bad temperature", param: "temperature", code: "invalid_value" })],
-    ["400 that repeats our key", false, json(400, { error: { message: `key ${SECRET} bad` } }), status(400, { message: "key [redacted] bad" })],
+    [
+      "400",
+      true,
+      json(400, { error: { message: "bad temperature", param: "temperature", code: "invalid_value", type: "x" } }),
+      status(400, { message: "bad temperature", param: "temperature", code: "invalid_value" }),
+    ],
+    [
+      "400 that repeats our key",
+      false,
+      json(400, { error: { message: `key ${SECRET} bad` } }),
+      status(400, { message: "key [redacted] bad" }),
+    ],
     ["401 speaks of our account", false, json(401, { error: { message: `Incorrect API key: ${SECRET}` } }), status(401)],
     ["422 of FastAPI", false, json(422, { detail: "field required" }), status(422, { message: "field required" })],
-    ["429 with retry-after", false, json(429, { error: { message: "slow" } }, { "retry-after": "7" }), status(429, { message: "slow", retryAfterSeconds: 7 })],
+    [
+      "429 with retry-after",
+      false,
+      json(429, { error: { message: "slow" } }, { "retry-after": "7" }),
+      status(429, { message: "slow", retryAfterSeconds: 7 }),
+    ],
     ["429 with retry-after-ms", false, json(429, {}, { "retry-after-ms": "1500" }), status(429, { retryAfterSeconds: 2 })],
     ["500 with HTML", true, json(500, "<html>oops</html>"), status(500)],
     ["an endless error body", false, (exchange) => (exchange.head(503), exchange.write(Buffer.alloc(200_000, 0x78))), status(503)],
-    ["a cut error body", false, async (exchange) => (exchange.head(503, { "content-length": "99" }), exchange.write("x"), await exchange.wait(20), exchange.reset()), status(503)],
+    [
+      "a cut error body",
+      false,
+      async (exchange) => (exchange.head(503, { "content-length": "99" }), exchange.write("x"), await exchange.wait(20), exchange.reset()),
+      status(503),
+    ],
     ["a redirect is not followed", true, json(307, "", { location: "/v1/elsewhere" }), status(307)],
     ["JSON where a stream was asked", true, json(200, completionOf("a")), malformed],
     ["a stream where JSON was asked", false, stream(streamOf(["a"])), malformed],
@@ -88,7 +141,12 @@ test("what is not an answer fails before the first frame, typed, and tells no se
     ["half of a JSON", false, json(200, '{"choices":['), malformed],
     ["an error with status 200", false, json(200, { error: { message: "busy", code: 429 } }), status(429, { message: "busy", code: null })],
     ["compressed", false, json(200, completionOf("a"), { "content-encoding": "br" }), malformed],
-    ["a body said to be too large", false, (exchange) => exchange.head(200, { ...JSON_HEADERS, "content-length": String(BOUNDS.responseBytes + 1) }), malformed],
+    [
+      "a body said to be too large",
+      false,
+      (exchange) => exchange.head(200, { ...JSON_HEADERS, "content-length": String(BOUNDS.responseBytes + 1) }),
+      malformed,
+    ],
     ["an empty stream", true, stream(""), malformed],
     ["comments only", true, stream(": hello\n\n: again\n\n"), malformed],
     ["[DONE] only", true, stream(DONE), malformed],
@@ -97,7 +155,12 @@ test("what is not an answer fails before the first frame, typed, and tells no se
     ["a first event that is not a chunk", true, stream('data: {"hello":1}\n\n'), malformed],
     ["bytes that are not HTTP", true, (exchange) => exchange.raw("SSH-2.0-OpenSSH\r\n\r\n"), malformed],
     ["a reset before the headers", true, (exchange) => exchange.reset(), { kind: "connect" }],
-    ["a reset after the headers", true, async (exchange) => (exchange.head(200, SSE_HEADERS), await exchange.wait(20), exchange.reset()), { kind: "connect" }],
+    [
+      "a reset after the headers",
+      true,
+      async (exchange) => (exchange.head(200, SSE_HEADERS), await exchange.wait(20), exchange.reset()),
+      { kind: "connect" },
+    ],
   ];
   for (const [name, streams, script, expected] of cases) {
     const upstream = await start(t, script);
@@ -145,7 +208,9 @@ test("after [DONE] nothing is passed on, and an upstream that goes on talking is
   });
   const { bytes, ending } = await read((await dispatch(upstream, { stream: true })).response);
   assert.deepEqual([bytes, ending.kind], [streamOf(["a"]), "complete"]);
-  await (await upstream.arrived(0)).closed;
+  await (
+    await upstream.arrived(0)
+  ).closed;
 });
 
 test("an upstream that holds its connection open after [DONE] delays nobody, and is cut", async (t) => {
@@ -167,7 +232,12 @@ test("each timeout of a deployment ends what it bounds", async (t) => {
   const early: [string, Partial<DeploymentOptions>, (exchange: Exchange) => void, "first_token" | "total"][] = [
     ["no headers", { firstTokenTimeoutMs: 60 }, hang, "first_token"],
     ["headers, no frame", { firstTokenTimeoutMs: 60 }, head, "first_token"],
-    ["comments are not a first token", { firstTokenTimeoutMs: 60, idleTimeoutMs: 30 }, (exchange) => (head(exchange), exchange.write(": wait\n\n")), "first_token"],
+    [
+      "comments are not a first token",
+      { firstTokenTimeoutMs: 60, idleTimeoutMs: 30 },
+      (exchange) => (head(exchange), exchange.write(": wait\n\n")),
+      "first_token",
+    ],
     ["total", { firstTokenTimeoutMs: 1000, totalTimeoutMs: 60 }, hang, "total"],
   ];
   for (const [name, options, script, phase] of early) {
@@ -322,12 +392,44 @@ test("an upstream's bytes, cut anywhere on the network, give the same frames", a
 });
 
 test("whatever bytes an upstream sends, a dispatch ends once, typed, and the next one works", async (t) => {
-  const piece = fc.oneof(fc.constantFrom("data: ", "\n\n", "\r", "{", "}", DONE, sse(textChunk("a")), sse(STOP_CHUNK), ": c\n", "\ufeff", 'data: {"error":1}\n\n', '{"choices":[]}').map((text) => Buffer.from(text)), fc.uint8Array({ maxLength: 20 }).map((bytes) => Buffer.from(bytes)));
-  const answer = fc.record({ status: fc.constantFrom(200, 200, 200, 204, 302, 400, 500), type: fc.constantFrom("text/event-stream", "application/json", "text/plain"), pieces: fc.array(piece, { maxLength: 8 }), resets: fc.boolean() });
-  let next: fc.GeneratorValue | { status: number; type: string; pieces: Buffer[]; resets: boolean } | null = null;
+  const piece = fc.oneof(
+    fc
+      .constantFrom(
+        "data: ",
+        "\n\n",
+        "\r",
+        "{",
+        "}",
+        DONE,
+        sse(textChunk("a")),
+        sse(STOP_CHUNK),
+        ": c\n",
+        "\ufeff",
+        'data: {"error":1}\n\n',
+        '{"choices":[]}',
+      )
+      .map((text) => Buffer.from(text)),
+    fc.uint8Array({ maxLength: 20 }).map((bytes) => Buffer.from(bytes)),
+  );
+  interface Answer {
+    readonly status: number;
+    readonly type: string;
+    readonly pieces: readonly Buffer[];
+    readonly resets: boolean;
+  }
+  const answer: fc.Arbitrary<Answer> = fc.record({
+    status: fc.constantFrom(200, 200, 200, 204, 302, 400, 500),
+    type: fc.constantFrom("text/event-stream", "application/json", "text/plain"),
+    pieces: fc.array(piece, { maxLength: 8 }),
+    resets: fc.boolean(),
+  });
+  const script: { next: Answer | null } = { next: null };
   const upstream = await start(t, async (exchange) => {
-    const current = next as { status: number; type: string; pieces: Buffer[]; resets: boolean } | null;
-    if (current === null) return exchange.head(200, SSE_HEADERS), exchange.end(streamOf(["ok"]));
+    const current = script.next;
+    if (current === null) {
+      exchange.head(200, SSE_HEADERS);
+      return exchange.end(streamOf(["ok"]));
+    }
     exchange.head(current.status, { "content-type": current.type });
     if (current.status !== 204) for (const bytes of current.pieces) exchange.write(bytes);
     if (!current.resets) return exchange.end();
@@ -336,7 +438,7 @@ test("whatever bytes an upstream sends, a dispatch ends once, typed, and the nex
   });
   await fc.assert(
     fc.asyncProperty(answer, fc.boolean(), async (wanted, stream) => {
-      next = wanted;
+      script.next = wanted;
       const outcome = await dispatch(upstream, { stream }).catch((thrown: unknown) => thrown);
       if (outcome instanceof DispatchError) return;
       assert.ok(!(outcome instanceof Error), String(outcome));
@@ -345,7 +447,7 @@ test("whatever bytes an upstream sends, a dispatch ends once, typed, and the nex
     }),
     { numRuns: 200 },
   );
-  next = null;
+  script.next = null;
   assert.equal(textOf((await read((await dispatch(upstream, { stream: true })).response)).events), "ok");
 });
 
@@ -354,7 +456,10 @@ test("closing the client cuts what is in flight", async (t) => {
   const upstream = await start(t, (exchange) => (exchange.head(200, SSE_HEADERS), exchange.write(sse(textChunk("a")))));
   const provider = own.get("openai");
   assert.ok(provider);
-  const response = await own.dispatch(provider, dispatchOf(deploymentOf({ provider: "openai", baseUrl: upstream.baseUrl }), body({ stream: true })));
+  const response = await own.dispatch(
+    provider,
+    dispatchOf(deploymentOf({ provider: "openai", baseUrl: upstream.baseUrl }), body({ stream: true })),
+  );
   const played = read(response);
   await own.close();
   assert.equal((await played).ending.kind, "truncated");
@@ -376,7 +481,12 @@ function providerDispatch(one: Dispatch, id = "openai"): Promise<ProviderRespons
   return providers.dispatch(provider, one);
 }
 
-async function dispatch(upstream: ScriptedUpstream, fields: Readonly<Record<string, string | boolean>>, extra: Partial<Dispatch> = {}, options: Partial<DeploymentOptions> = {}): Promise<{ response: ProviderResponse; sent: () => number }> {
+async function dispatch(
+  upstream: ScriptedUpstream,
+  fields: Readonly<Record<string, string | boolean>>,
+  extra: Partial<Dispatch> = {},
+  options: Partial<DeploymentOptions> = {},
+): Promise<{ response: ProviderResponse; sent: () => number }> {
   const one = dispatchOf(deploymentOf({ provider: "openai", baseUrl: upstream.baseUrl, secret: SECRET, options }), body(fields), extra);
   return { response: await providerDispatch(one), sent: one.sent };
 }

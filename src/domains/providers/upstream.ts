@@ -6,11 +6,11 @@ import type { Frame, ResponseBody } from "../../kernel/frame.ts";
 import { Problem } from "../../kernel/problem.ts";
 import { DispatchError, type DispatchFailure } from "./contract.ts";
 import { MalformedUpstream, UpstreamFault, type StreamDecoder, type Wire } from "./dialects/wire.ts";
-import { failureOfFault, failureOfStatus, failureOfTransport } from "./failure.ts";
+import { causeOfTransport, failureOfFault, failureOfStatus, failureOfTransport } from "./failure.ts";
 import { FramePipe, type FrameSource } from "./frames.ts";
 
 /** One request to an upstream. */
-export interface UpstreamRequest {
+interface UpstreamRequest {
   readonly origin: string;
   /** Path and query. */
   readonly path: string;
@@ -27,14 +27,14 @@ export interface UpstreamRequest {
 }
 
 /** Milliseconds; the meaning of each is DeploymentOptions'. */
-export interface UpstreamTimeouts {
+interface UpstreamTimeouts {
   readonly connectTimeoutMs: number;
   readonly firstTokenTimeoutMs: number;
   readonly idleTimeoutMs: number;
   readonly totalTimeoutMs: number;
 }
 
-export interface UpstreamAnswer {
+interface UpstreamAnswer {
   readonly upstreamRequestId: string | null;
   readonly body: ResponseBody;
 }
@@ -70,7 +70,7 @@ export function createUpstreamClient(needs: { readonly clock: Clock }): Upstream
 /** Origins with live connections; the pool that was used longest ago and is idle makes room for a new one. */
 const MAX_POOLS = 256;
 /** Connections, and so dispatches, per origin. The pool queues nothing: waiting is the fair queue's. */
-export const MAX_CONNECTIONS_PER_ORIGIN = 1024;
+const MAX_CONNECTIONS_PER_ORIGIN = 1024;
 
 interface CountedPool {
   readonly pool: Pool;
@@ -133,7 +133,13 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
   #paused = false;
   #released = false;
 
-  constructor(request: UpstreamRequest, pool: CountedPool, clock: Clock, resolve: (answer: UpstreamAnswer) => void, reject: (error: DispatchError) => void) {
+  constructor(
+    request: UpstreamRequest,
+    pool: CountedPool,
+    clock: Clock,
+    resolve: (answer: UpstreamAnswer) => void,
+    reject: (error: DispatchError) => void,
+  ) {
     this.#request = request;
     this.#pool = pool;
     this.#clock = clock;
@@ -163,15 +169,18 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
     this.#headers = headers;
     if (status >= 300) return this.#enter("fault");
     const encoding = headers["content-encoding"];
-    if (encoding !== undefined && encoding !== "identity") return this.#fail({ kind: "malformed" }, new MalformedUpstream("a compressed body"));
-    const type = String(headers["content-type"] ?? "").toLowerCase();
+    if (encoding !== undefined && encoding !== "identity")
+      return this.#fail({ kind: "malformed" }, new MalformedUpstream("a compressed body"));
+    const type = (headers["content-type"] ?? "").toLowerCase();
     if (this.#request.stream) {
-      if (!type.startsWith(this.#request.wire.streamContentType)) return this.#fail({ kind: "malformed" }, new MalformedUpstream("not a stream"));
+      if (!type.startsWith(this.#request.wire.streamContentType))
+        return this.#fail({ kind: "malformed" }, new MalformedUpstream("not a stream"));
       this.#decoder = this.#request.wire.decoder();
       return;
     }
     if (!type.includes("json")) return this.#fail({ kind: "malformed" }, new MalformedUpstream("not JSON"));
-    if (Number(headers["content-length"] ?? 0) > BOUNDS.responseBytes) return this.#fail({ kind: "malformed" }, new MalformedUpstream("the body is too large"));
+    if (Number(headers["content-length"] ?? 0) > BOUNDS.responseBytes)
+      return this.#fail({ kind: "malformed" }, new MalformedUpstream("the body is too large"));
     this.#enter("whole");
   }
 
@@ -214,8 +223,13 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
       case "fault":
         this.#finishFault();
         return;
-      default:
+      case "connecting":
+      case "draining":
+      case "over":
         this.#settle();
+        return;
+      default:
+        this.#phase satisfies never;
     }
   }
 
@@ -223,7 +237,7 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
     this.#release();
     if (this.#phase === "fault") return this.#finishFault();
     if (this.#phase === "draining") return this.#settle();
-    if (this.#phase !== "over") this.#fail(failureOfTransport(error), error);
+    if (this.#phase !== "over") this.#fail(failureOfTransport(error), causeOfTransport(error));
   }
 
   pause(): void {
@@ -315,7 +329,8 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
   }
 
   #failDecoding(thrown: unknown): void {
-    if (thrown instanceof UpstreamFault) return this.#fail(failureOfFault(thrown.fault, this.#headers, this.#request.secret, this.#clock.now()), thrown);
+    if (thrown instanceof UpstreamFault)
+      return this.#fail(failureOfFault(thrown.fault, this.#headers, this.#request.secret, this.#clock.now()), thrown);
     this.#fail({ kind: "malformed" }, thrown);
   }
 
@@ -324,7 +339,11 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
     const pipe = this.#pipe;
     this.#cut();
     if (pipe === null) this.#reject(new DispatchError(failure, { cause }));
-    else pipe.end({ kind: "truncated", problem: new Problem(failure.kind === "timeout" ? "upstream_timeout" : "upstream_error", { cause: cause ?? failure }) });
+    else
+      pipe.end({
+        kind: "truncated",
+        problem: new Problem(failure.kind === "timeout" ? "upstream_timeout" : "upstream_error", { cause: cause ?? failure }),
+      });
   }
 
   #cut(): void {

@@ -8,7 +8,7 @@ import type { Tables } from "./schema.ts";
 
 export { bumpConfig, CONFIG_CHANNEL } from "./config-version.ts";
 export { DatabaseUnavailable } from "./connection.ts";
-export { openDatabase } from "./open.ts";
+export { openBeside, openDatabase } from "./open.ts";
 export { DatabaseRefusal, type RefusalCode } from "./refusal.ts";
 export type { Json, Tables } from "./schema.ts";
 export { asTenant, tenantOf } from "./tenant-transaction.ts";
@@ -30,7 +30,7 @@ export interface Database {
    * time are gone, so whoever relies on them also polls.
    */
   listen(channel: string, onNotice: (payload: string) => void, onLost: (error: Error) => void): Promise<Listener>;
-  /** Makes the monthly partitions of this month and the three ahead, where missing. Returns the names of those made. */
+  /** Makes the monthly partitions from last month to three months ahead, where missing. Returns the names of those made. */
   ensurePartitions(): Promise<string[]>;
   readonly installationId: Uuid;
   /** Throws DatabaseUnavailable when no answer came within two seconds. */

@@ -3,10 +3,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type pg from "pg";
 import type { TenantId } from "../../kernel/ids.ts";
 import { asRole, createPool, DatabaseUnavailable, guarded, parseDatabaseUrl, withClient } from "./connection.ts";
-import { type EmbeddedServer, startEmbedded } from "./embedded/index.ts";
+import { type EmbeddedServer, startEmbedded, urlOfRunning } from "./embedded/index.ts";
 import type { Database, DatabaseOptions, SystemJob, SystemTransaction, TenantTransaction } from "./index.ts";
 import { openListener } from "./listen.ts";
 import { addPartitions, type Installation, migrate, repairPasswords } from "./migrate.ts";
+import { DatabaseRefusal } from "./refusal.ts";
 import type { Tables } from "./schema.ts";
 import type { PredicateOmission } from "./tenant-predicate.ts";
 import { asSystem, bindTenant } from "./tenant-transaction.ts";
@@ -17,6 +18,20 @@ import { asSystem, bindTenant } from "./tenant-transaction.ts";
  */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
   return openDatabaseWith(options, undefined);
+}
+
+/**
+ * For a command beside a running server: the embedded server that another process runs on the data directory is used where
+ * it is; otherwise as {@link openDatabase}.
+ */
+export async function openBeside(options: DatabaseOptions): Promise<Database> {
+  try {
+    return await openDatabase(options);
+  } catch (error) {
+    const running = error instanceof DatabaseRefusal && error.code === "data_directory_in_use" ? urlOfRunning(options.dataDirectory, EMBEDDED_DATABASE) : null;
+    if (running === null) throw error;
+    return openDatabase({ ...options, databaseUrl: running });
+  }
 }
 
 /** `omits` takes predicates out, one wall of two: for the mutation test, which proves that the other one holds. */

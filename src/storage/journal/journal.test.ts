@@ -61,7 +61,7 @@ for (const durability of ["process", "power"] as const) {
         );
         await journal.close();
       }),
-      { numRuns: 30 },
+      { numRuns: 12 },
     );
   });
 }
@@ -313,7 +313,7 @@ async function measure(journal: Journal, perTurn: number, writes: { milliseconds
     return appending;
   };
   await run(Math.ceil(1_000 / perTurn));
-  const turns = Math.min(1_000, Math.ceil(16_000 / perTurn));
+  const turns = Math.min(400, Math.ceil(16_000 / perTurn));
   const records = turns * perTurn;
   writes.milliseconds = 0;
   const cpu = process.cpuUsage();

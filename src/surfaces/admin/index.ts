@@ -1,3 +1,3 @@
-export { mountRoutes, type AuditRow, type RunnerNeeds } from "./runner.ts";
+export { mountRoutes, type RunnerNeeds } from "./runner.ts";
 export { openApiDocument } from "./openapi.ts";
 export { checkRoutes, type AnyRoute } from "./route-table.ts";

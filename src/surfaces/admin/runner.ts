@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Allowed, Permission, Principal } from "../../domains/identity/index.ts";
+import type { AuditRow } from "../../domains/records/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import { PLATFORM_TENANT, type TenantId, type Uuid } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
@@ -31,23 +32,6 @@ export interface RunnerNeeds {
   readonly catchUp: (version: number) => Promise<void>;
   /** A tenant's keys: answers that are remembered end with them. */
   readonly keyringOf: (tenant: TenantId) => TenantKeyring;
-}
-
-/** One management action. */
-export interface AuditRow {
-  readonly id: Uuid;
-  /** The key's id, or `bootstrap`. */
-  readonly actor: string;
-  readonly actorKind: Principal["kind"];
-  readonly action: string;
-  readonly target: string;
-  readonly before: unknown;
-  readonly after: unknown;
-  readonly requestId: string;
-  readonly remoteAddress: string;
-  readonly status: number;
-  /** ms since the epoch. */
-  readonly at: number;
 }
 
 /**

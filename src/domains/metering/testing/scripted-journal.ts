@@ -1,5 +1,12 @@
 import type { AttemptId } from "../../../kernel/ids.ts";
-import { type Journal, type JournalFault, type JournalHealth, type JournalRecord, JournalUnavailable, type RecordKind } from "../../../storage/journal/index.ts";
+import {
+  type Journal,
+  type JournalFault,
+  type JournalHealth,
+  type JournalRecord,
+  JournalUnavailable,
+  type RecordKind,
+} from "../../../storage/journal/index.ts";
 import { newId } from "./facts.ts";
 
 /**

@@ -12,7 +12,9 @@ export interface TestFrame extends Frame {
 /** As the OpenAI dialect writes it. */
 export function deltaFrame(text: string, outputTokens: number): TestFrame {
   return {
-    bytes: Buffer.from(`data: ${JSON.stringify({ id: "chatcmpl-1", object: "chat.completion.chunk", created: 1, model: "small-served", choices: [{ index: 0, delta: { content: text }, finish_reason: null }] })}\n\n`),
+    bytes: Buffer.from(
+      `data: ${JSON.stringify({ id: "chatcmpl-1", object: "chat.completion.chunk", created: 1, model: "small-served", choices: [{ index: 0, delta: { content: text }, finish_reason: null }] })}\n\n`,
+    ),
     notable: false,
     events: () => [
       { type: "response-start", id: "chatcmpl-1", model: "small-served", createdSeconds: 1 },
@@ -24,7 +26,11 @@ export function deltaFrame(text: string, outputTokens: number): TestFrame {
 }
 
 export function usageFrame(input: number, output: number): TestFrame {
-  return eventFrame(`data: {"choices":[],"usage":{"prompt_tokens":${input}}}\n\n`, { type: "usage", usage: { tokens: { ...NO_TOKENS, input_uncached: input, output }, source: "reported" } }, false);
+  return eventFrame(
+    `data: {"choices":[],"usage":{"prompt_tokens":${input}}}\n\n`,
+    { type: "usage", usage: { tokens: { ...NO_TOKENS, input_uncached: input, output }, source: "reported" } },
+    false,
+  );
 }
 
 export function doneFrame(): TestFrame {
@@ -41,6 +47,12 @@ export class ScriptedStream implements FrameStream {
   paused = false;
   aborted = false;
   ended = false;
+  /** Whether the end follows an abort at once, or when `end` is called: frames that were read may come between. */
+  readonly #endsAtOnce: boolean;
+
+  constructor(endsAtOnce = true) {
+    this.#endsAtOnce = endsAtOnce;
+  }
 
   pipe(sink: FrameSink): void {
     if (this.#sink !== null) throw new Error("piped twice");
@@ -57,7 +69,7 @@ export class ScriptedStream implements FrameStream {
 
   abort(): void {
     this.aborted = true;
-    this.end({ kind: "aborted" });
+    if (this.#endsAtOnce) this.end({ kind: "aborted" });
   }
 
   emit(frames: readonly Frame[]): void {
@@ -76,5 +88,10 @@ export function streamed(stream: FrameStream): ProviderResponse {
 }
 
 export function whole(events: readonly ModelEvent[]): ProviderResponse {
-  return { wire: "openai", upstreamRequestId: null, unknownFields: [], body: { kind: "whole", whole: { bytes: Buffer.from("{}"), events: () => events } } } as unknown as ProviderResponse;
+  return {
+    wire: "openai",
+    upstreamRequestId: null,
+    unknownFields: [],
+    body: { kind: "whole", whole: { bytes: Buffer.from("{}"), events: () => events } },
+  } as unknown as ProviderResponse;
 }

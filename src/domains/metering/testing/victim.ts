@@ -22,7 +22,8 @@ const journal = await openTestJournal(directory);
 const clock = systemClock;
 const speeds = new Speeds();
 const settler = new Settler({ journal, clock, speeds, log: silent, settled() {} });
-const tell = (attempt: AttemptId, what: string, tokens: number, inputTokens: number) => process.stdout.write(`${attempt} ${what} ${tokens} ${inputTokens}\n`);
+const tell = (attempt: AttemptId, what: string, tokens: number, inputTokens: number) =>
+  process.stdout.write(`${attempt} ${what} ${tokens} ${inputTokens}\n`);
 
 await Promise.all(Array.from({ length: CONCURRENT_STREAMS }, () => callForEver()));
 
@@ -47,7 +48,7 @@ async function call(tokens: number, inputTokens: number): Promise<void> {
     },
     end: (ending) => tell(attempt, ending.kind === "complete" ? "end" : ending.kind, received, inputTokens),
   });
-  for (let emitted = 0; emitted < tokens; ) {
+  for (let emitted = 0; emitted < tokens;) {
     await new Promise((resolve) => setImmediate(resolve));
     if (upstream.paused) continue;
     const batch = Array.from({ length: Math.min(1 + randomBelow(8), tokens - emitted) }, () => deltaFrame("word ", 1));

@@ -49,7 +49,12 @@ export function meteringOn(journal: Journal, database: Pick<Database, "forSystem
     random: systemRandom,
     log: silent,
     tags: keyrings.of,
-    names: { tenant: (id) => `tenant-${id.slice(-4)}`, project: () => null, deployment: () => null, tenantNamed: (text) => text as TenantId },
+    names: {
+      tenant: (id) => `tenant-${id.slice(-4)}`,
+      project: () => null,
+      deployment: () => null,
+      tenantNamed: (text) => text as TenantId,
+    },
     cursorSecret: Buffer.alloc(32, 7),
   });
   return {
@@ -59,7 +64,10 @@ export function meteringOn(journal: Journal, database: Pick<Database, "forSystem
       const hold = await metering.hold(factsOf({ stream: false, ...changes }), PRICE);
       metering.sent(hold);
       const tokens = { ...NO_TOKENS, ...used };
-      const metered = await metering.meter(whole([{ type: "usage", usage: { tokens, source: "reported" } }, { type: "response-end" }]), hold);
+      const metered = await metering.meter(
+        whole([{ type: "usage", usage: { tokens, source: "reported" } }, { type: "response-end" }]),
+        hold,
+      );
       return (await metered.settled).settlement;
     },
   };

@@ -10,6 +10,11 @@ export function list(value: Json | undefined): readonly Json[] {
   return Array.isArray(value) ? (value as readonly Json[]) : [];
 }
 
+/** The value if it is a string, else an empty one. */
+export function string(value: Json | undefined): string {
+  return typeof value === "string" ? value : "";
+}
+
 export function number(value: Json | undefined): number | null {
   return typeof value === "number" ? value : null;
 }

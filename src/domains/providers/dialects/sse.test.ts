@@ -8,18 +8,44 @@ const MAX_BYTES = 200;
 test("any split of a stream's bytes gives the same events, canonical in form", () => {
   const line = fc.oneof(
     fc.string({ unit: "grapheme", maxLength: 12 }).map((text) => `data: ${text.replaceAll(/[\r\n]/g, "")}`),
-    fc.constantFrom("data:x", "data", "data:", "data:  two", ": comment", "event: error", "id: 7", "retry: 1", "dat", "", "", "", "data: [DONE]", "\ufeffdata: bom", "x".repeat(150)),
+    fc.constantFrom(
+      "data:x",
+      "data",
+      "data:",
+      "data:  two",
+      ": comment",
+      "event: error",
+      "id: 7",
+      "retry: 1",
+      "dat",
+      "",
+      "",
+      "",
+      "data: [DONE]",
+      "\ufeffdata: bom",
+      "x".repeat(150),
+    ),
   );
-  const stream = fc.array(fc.tuple(line, fc.constantFrom("\n", "\n", "\r\n", "\r")), { maxLength: 30 }).map((lines) => lines.map(([text, end]) => text + end).join(""));
+  const stream = fc
+    .array(fc.tuple(line, fc.constantFrom("\n", "\n", "\r\n", "\r")), { maxLength: 30 })
+    .map((lines) => lines.map(([text, end]) => text + end).join(""));
   const bytes = fc.oneof(
     fc.tuple(fc.boolean(), stream).map(([bom, text]) => Buffer.from((bom ? "\ufeff" : "") + text)),
-    fc.array(fc.constantFrom(0x0a, 0x0d, 0x3a, 0x20, 0x64, 0x61, 0x74, 0xef, 0xbb, 0xbf, 0xff), { maxLength: 60 }).map((list) => Buffer.from(list)),
+    fc
+      .array(fc.constantFrom(0x0a, 0x0d, 0x3a, 0x20, 0x64, 0x61, 0x74, 0xef, 0xbb, 0xbf, 0xff), { maxLength: 60 })
+      .map((list) => Buffer.from(list)),
   );
   fc.assert(
     fc.property(bytes, fc.array(fc.nat({ max: 400 }), { maxLength: 20 }), fc.boolean(), (whole, cuts, ends) => {
       const expected = read([whole], ends);
       assert.deepEqual(read(split(whole, cuts), ends), expected);
-      assert.deepEqual(read([...whole].map((byte) => Buffer.of(byte)), ends), expected);
+      assert.deepEqual(
+        read(
+          [...whole].map((byte) => Buffer.of(byte)),
+          ends,
+        ),
+        expected,
+      );
       for (const event of expected.events) assert.match(event.bytes, /^(data: [^\r\n]*\n)+\n$/);
     }),
     { numRuns: 3000 },
@@ -32,14 +58,20 @@ test("events follow the HTML standard: line ends, BOM, comments, optional space,
   assert.deepEqual(payloads("\ufeffdata: a\n\n\ufeffdata: b\n\n"), ["a"]);
   assert.deepEqual(payloads(": hello\n\nevent: x\ndata: 1\ndata: 2\nid: 3\n\ndata\n\n"), ["1\n2", ""]);
   assert.deepEqual(payloads("data: unfinished\n"), []);
-  assert.deepEqual(read([Buffer.from("data: unfinished")], true).events.map((event) => event.payload), ["unfinished"]);
+  assert.deepEqual(
+    read([Buffer.from("data: unfinished")], true).events.map((event) => event.payload),
+    ["unfinished"],
+  );
 });
 
 test("an event in canonical form is a slice of what came, not a copy", () => {
   const chunk = Buffer.from("data: {}\n\ndata: {}\r\n\r\n");
   const events: SseEvent[] = [];
   new SseSplitter(MAX_BYTES).push(chunk, events);
-  assert.deepEqual(events.map((event) => event.bytes.buffer === chunk.buffer && event.bytes.byteOffset === chunk.byteOffset), [true, false]);
+  assert.deepEqual(
+    events.map((event) => event.bytes.buffer === chunk.buffer && event.bytes.byteOffset === chunk.byteOffset),
+    [true, false],
+  );
 });
 
 test("an event beyond the bound is refused, and a 10 MB line costs a copy per byte, not per chunk", () => {
@@ -67,7 +99,10 @@ function read(chunks: readonly Buffer[], ends: boolean): Outcome {
   const events: SseEvent[] = [];
   const within = chunks.every((chunk) => splitter.push(Buffer.from(chunk), events));
   if (within && ends) splitter.end(events);
-  return { within, events: events.map(({ payload, bytes, name }) => ({ payload: payload.toString("latin1"), bytes: bytes.toString("latin1"), name })) };
+  return {
+    within,
+    events: events.map(({ payload, bytes, name }) => ({ payload: payload.toString("latin1"), bytes: bytes.toString("latin1"), name })),
+  };
 }
 
 function split(bytes: Buffer, cuts: readonly number[]): Buffer[] {

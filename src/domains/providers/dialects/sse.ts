@@ -93,7 +93,8 @@ export class SseSplitter {
       return false;
     }
     block.canonical = false;
-    if (startsWith(buffer, start, end, EVENT) && buffer[start + EVENT.length] === COLON) block.name = buffer.toString("utf8", start + EVENT.length + 1, Math.min(end, start + MAX_NAME_BYTES)).trim();
+    if (startsWith(buffer, start, end, EVENT) && buffer[start + EVENT.length] === COLON)
+      block.name = buffer.toString("utf8", start + EVENT.length + 1, Math.min(end, start + MAX_NAME_BYTES)).trim();
     return false;
   }
 

@@ -87,7 +87,10 @@ export class Answer {
   #fail(failure: EngineFailure): void {
     if (failure.kind === "refused") {
       const code = failure.code === "context_length_exceeded" ? failure.code : null;
-      return this.#break({ kind: "status", status: 400, retryAfterSeconds: null, message: failure.message, param: "messages", code }, failure.message);
+      return this.#break(
+        { kind: "status", status: 400, retryAfterSeconds: null, message: failure.message, param: "messages", code },
+        failure.message,
+      );
     }
     this.#break({ kind: "unavailable" }, failure.reason);
   }
@@ -101,7 +104,11 @@ export class Answer {
     if (!this.#end()) return;
     const cause = new Error(reason);
     if (!this.#answered) return this.#outcome.reject(new DispatchError(failure, { cause }));
-    this.#over = () => this.#pipe.end({ kind: "truncated", problem: new Problem(failure.kind === "timeout" ? "upstream_timeout" : "upstream_error", { cause }) });
+    this.#over = () =>
+      this.#pipe.end({
+        kind: "truncated",
+        problem: new Problem(failure.kind === "timeout" ? "upstream_timeout" : "upstream_error", { cause }),
+      });
     this.#deliver();
   }
 

@@ -11,20 +11,40 @@ import { CHAT_MODEL, needModels, quiet, requestOf } from "./testing/requests.ts"
 const ONE_TOKEN = toGeneration(requestOf({ messages: [{ role: "user", content: "Hello" }], max_tokens: 1 }), null);
 
 function specOf(models: string): EngineSpec {
-  return { file: join(models, CHAT_MODEL), contextSize: 512, threads: 1, sequences: 1, memoryLimitBytes: 2 ** 32, unloadAfterIdleMs: 60_000 };
+  return {
+    file: join(models, CHAT_MODEL),
+    contextSize: 512,
+    threads: 1,
+    sequences: 1,
+    memoryLimitBytes: 2 ** 32,
+    unloadAfterIdleMs: 60_000,
+  };
 }
 
 /** Writes what became of each generation. */
 function recorder(): { readonly outcomes: string[]; readonly listener: GenerationListener } {
   const outcomes: string[] = [];
   const failed: GenerationListener["failed"] = (failure) => outcomes.push(failure.kind === "unavailable" ? failure.reason : failure.code);
-  return { outcomes, listener: { sent: () => undefined, events: () => undefined, done: () => outcomes.push("done"), failed, stopped: () => outcomes.push("stopped") } };
+  return {
+    outcomes,
+    listener: {
+      sent: () => undefined,
+      events: () => undefined,
+      done: () => outcomes.push("done"),
+      failed,
+      stopped: () => outcomes.push("stopped"),
+    },
+  };
 }
 
 test("the queue is bounded: the request beyond it is refused, an aborted one makes room", async (t) => {
   const models = needModels(t);
   if (models === null) return;
-  const engine = new Engine({ file: join(models, CHAT_MODEL), contextSize: 512, threads: 1, sequences: 1, memoryLimitBytes: 2 ** 32, unloadAfterIdleMs: 60_000 }, systemClock, quiet);
+  const engine = new Engine(
+    { file: join(models, CHAT_MODEL), contextSize: 512, threads: 1, sequences: 1, memoryLimitBytes: 2 ** 32, unloadAfterIdleMs: 60_000 },
+    systemClock,
+    quiet,
+  );
   t.after(() => engine.close());
   const { outcomes, listener } = recorder();
   const submit = (): { abort(): void } => engine.generate(ONE_TOKEN, listener);

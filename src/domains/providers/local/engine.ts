@@ -166,7 +166,10 @@ export class Engine {
     }
     if (!this.#running.has(task.id)) return;
     this.#child?.send({ type: "abort", id: task.id });
-    task.deadline = setTimeout(() => this.#child?.end(`it did not stop an aborted request within ${ABORT_DEADLINE_MS} ms`), ABORT_DEADLINE_MS);
+    task.deadline = setTimeout(
+      () => this.#child?.end(`it did not stop an aborted request within ${ABORT_DEADLINE_MS} ms`),
+      ABORT_DEADLINE_MS,
+    );
   }
 
   #gone(reason: string): void {
@@ -243,8 +246,13 @@ class Child {
     this.#lastSign = clock.monotonic();
     const { file, contextSize, threads, sequences } = spec;
     // Only what the dynamic loader needs: the server's environment holds secrets, and the child reads files it did not write.
-    const env = Object.fromEntries(["PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR"].flatMap((name) => (process.env[name] === undefined ? [] : [[name, process.env[name]]])));
-    this.process = spawn(process.execPath, [`--max-old-space-size=${HEAP_MIB}`, INFERENCE], { stdio: ["pipe", "ignore", "pipe", "pipe"], env });
+    const env = Object.fromEntries(
+      ["PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR"].flatMap((name) => (process.env[name] === undefined ? [] : [[name, process.env[name]]])),
+    );
+    this.process = spawn(process.execPath, [`--max-old-space-size=${HEAP_MIB}`, INFERENCE], {
+      stdio: ["pipe", "ignore", "pipe", "pipe"],
+      env,
+    });
     this.gone = new Promise((resolve) => {
       const finish = (reason: string): void => {
         clearInterval(watch);
@@ -253,7 +261,9 @@ class Child {
       };
       this.process.once("error", (error) => finish(`its process could not start: ${error.message}`));
       // Not `exit`: what the child reported last may still be in the pipe then.
-      this.process.once("close", (code, signal) => finish(this.#reason ?? `its process ended with ${signal ?? `exit code ${code}`}. ${this.#errorTail}`.trim()));
+      this.process.once("close", (code, signal) =>
+        finish(this.#reason ?? `its process ended with ${signal ?? `exit code ${code}`}. ${this.#errorTail}`.trim()),
+      );
     });
     const watch = setInterval(() => this.#watch(spec.memoryLimitBytes), WATCH_EVERY_MS);
     watch.unref();
@@ -301,7 +311,8 @@ class Child {
 
   #watch(memoryLimitBytes: number): void {
     const resident = residentBytes(this.process.pid);
-    if (resident > memoryLimitBytes) this.end(`it used ${mebibytes(resident)} MiB of memory; its limit is ${mebibytes(memoryLimitBytes)} MiB (option memory_limit_mb)`);
+    if (resident > memoryLimitBytes)
+      this.end(`it used ${mebibytes(resident)} MiB of memory; its limit is ${mebibytes(memoryLimitBytes)} MiB (option memory_limit_mb)`);
     if (this.#clock.monotonic() - this.#lastSign > SILENCE_AT_MOST_MS) this.end(`it gave no sign of life for ${SILENCE_AT_MOST_MS} ms`);
   }
 }

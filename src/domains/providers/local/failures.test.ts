@@ -12,7 +12,18 @@ import type { JsonObject } from "../../../kernel/request.ts";
 import { DispatchError, type Dispatch, type ProviderResponse } from "../contract.ts";
 import { line } from "./lines.ts";
 import { createLocalProvider, type LocalProvider } from "./local.ts";
-import { CHAT_MODEL, collect, deploymentOf, dispatchOf, EMBEDDING_MODEL, needModels, PLUGIN_FOLDER, quiet, TEST_MODELS, textOf } from "./testing/requests.ts";
+import {
+  CHAT_MODEL,
+  collect,
+  deploymentOf,
+  dispatchOf,
+  EMBEDDING_MODEL,
+  needModels,
+  PLUGIN_FOLDER,
+  quiet,
+  TEST_MODELS,
+  textOf,
+} from "./testing/requests.ts";
 
 let folder: string;
 before(async () => {
@@ -33,7 +44,13 @@ async function withProvider(modelsDirectory: string | null, use: (provider: Loca
   }
 }
 
-function dispatch(provider: LocalProvider, fields: JsonObject, file = CHAT_MODEL, options: JsonObject = {}, more: Partial<Dispatch> = {}): Promise<ProviderResponse> {
+function dispatch(
+  provider: LocalProvider,
+  fields: JsonObject,
+  file = CHAT_MODEL,
+  options: JsonObject = {},
+  more: Partial<Dispatch> = {},
+): Promise<ProviderResponse> {
   return provider.dispatch(dispatchOf(fields, deploymentOf(file, options), more));
 }
 
@@ -89,7 +106,13 @@ test("a child killed before the first token makes the call unavailable, so that 
   if (needModels(t) === null) return;
   await withProvider(TEST_MODELS, async (provider) => {
     let sent = 0;
-    const killed = dispatch(provider, LONG_PROMPT, CHAT_MODEL, {}, { onSent: () => void ((sent += 1), process.kill(provider.pids()[0] ?? 0, "SIGKILL")) });
+    const killed = dispatch(
+      provider,
+      LONG_PROMPT,
+      CHAT_MODEL,
+      {},
+      { onSent: () => void ((sent += 1), process.kill(provider.pids()[0] ?? 0, "SIGKILL")) },
+    );
     assert.equal((await failureOf(killed)).kind, "unavailable");
     assert.equal(sent, 1);
   });
@@ -98,7 +121,10 @@ test("a child killed before the first token makes the call unavailable, so that 
 test("a truncated model ends the call with a reason, never the server", async (t) => {
   const models = needModels(t);
   if (models === null) return;
-  for (const [name, bytes] of [["half.gguf", 50_000_000], ["head.gguf", 4096]] as const) {
+  for (const [name, bytes] of [
+    ["half.gguf", 50_000_000],
+    ["head.gguf", 4096],
+  ] as const) {
     await copyFile(join(models, CHAT_MODEL), join(folder, name));
     await truncate(join(folder, name), bytes);
     await withProvider(folder, async (provider) => {
@@ -118,13 +144,17 @@ test("a model damaged inside ends the call, never the server", async (t) => {
   const file = await open(path, "r+");
   await file.write(Buffer.alloc(64, 0xff), 0, 64, 8);
   await file.close();
-  await withProvider(folder, async (provider) => assert.equal((await failureOf(dispatch(provider, SHORT, "damaged.gguf"))).kind, "unavailable"));
+  await withProvider(folder, async (provider) =>
+    assert.equal((await failureOf(dispatch(provider, SHORT, "damaged.gguf"))).kind, "unavailable"),
+  );
 });
 
 test("a model that writes no text is refused with that reason", async (t) => {
   const models = needModels(t);
   if (models === null) return;
-  await withProvider(models, async (provider) => assert.match((await failureOf(dispatch(provider, SHORT, EMBEDDING_MODEL))).cause, /writes no text/));
+  await withProvider(models, async (provider) =>
+    assert.match((await failureOf(dispatch(provider, SHORT, EMBEDDING_MODEL))).cause, /writes no text/),
+  );
 });
 
 test("a file that is missing or outside the folder makes the deployment unavailable", async () => {
@@ -153,7 +183,8 @@ test("without the plug-in the child says which command installs it", async (t) =
   await mkdir(join(checkout, "plugins/local"), { recursive: true });
   await writeFile(join(checkout, "package.json"), '{"type":"module"}');
   await copyFile(join(PLUGIN_FOLDER, "inference.ts"), join(checkout, "plugins/local/inference.ts"));
-  for (const part of ["kernel/tokens.ts", "domains/providers/local/lines.ts"]) await cp(fileURLToPath(new URL(`../../../${part}`, import.meta.url)), join(checkout, "src", part), { recursive: true });
+  for (const part of ["kernel/tokens.ts", "domains/providers/local/lines.ts"])
+    await cp(fileURLToPath(new URL(`../../../${part}`, import.meta.url)), join(checkout, "src", part), { recursive: true });
   const child = spawn(process.execPath, [join(checkout, "plugins/local/inference.ts")], { stdio: ["pipe", "ignore", "inherit", "pipe"] });
   t.after(() => child.kill("SIGKILL"));
   child.stdin?.write(line({ type: "load", file: "/none.gguf", contextSize: 256, threads: 1, sequences: 1 }));
@@ -167,9 +198,11 @@ test("without the plug-in the child says which command installs it", async (t) =
 
 test("when the server is killed, its child is gone within two seconds", async (t) => {
   if (needModels(t) === null) return;
-  const server = spawn(process.execPath, [fileURLToPath(new URL("testing/parent.ts", import.meta.url))], { stdio: ["ignore", "pipe", "inherit"] });
+  const server = spawn(process.execPath, [fileURLToPath(new URL("testing/parent.ts", import.meta.url))], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   t.after(() => server.kill("SIGKILL"));
-  const [first] = await server.stdout.take(1).toArray() as readonly Buffer[];
+  const [first] = (await server.stdout.take(1).toArray()) as readonly Buffer[];
   const pid = Number(first?.toString());
   assert.ok(alive(pid));
   server.kill("SIGKILL");

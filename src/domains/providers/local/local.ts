@@ -22,7 +22,11 @@ export interface LocalProvider extends Provider {
  * GGUF models on this machine's processor, each in a child process (`plugins/local/inference.ts`).
  * @param needs.modelsDirectory the only folder that files are opened from; null where none is set.
  */
-export function createLocalProvider(needs: { readonly modelsDirectory: string | null; readonly clock: Clock; readonly log: Log }): LocalProvider {
+export function createLocalProvider(needs: {
+  readonly modelsDirectory: string | null;
+  readonly clock: Clock;
+  readonly log: Log;
+}): LocalProvider {
   const engines = new Engines(needs.clock, needs.log);
   return {
     id: "local",
@@ -44,7 +48,11 @@ export function createLocalProvider(needs: { readonly modelsDirectory: string | 
   };
 }
 
-async function dispatchLocally(dispatch: Dispatch, engines: Engines, needs: { readonly modelsDirectory: string | null; readonly clock: Clock }): Promise<ProviderResponse> {
+async function dispatchLocally(
+  dispatch: Dispatch,
+  engines: Engines,
+  needs: { readonly modelsDirectory: string | null; readonly clock: Clock },
+): Promise<ProviderResponse> {
   const { deployment, request } = dispatch;
   const generation = toGeneration(request, dispatch.outputBound);
   // A missing or foreign file is the administrator's matter; the caller learns only that this deployment cannot answer.
@@ -53,8 +61,14 @@ async function dispatchLocally(dispatch: Dispatch, engines: Engines, needs: { re
   });
   if (dispatch.signal.aborted) throw new DispatchError({ kind: "aborted" });
   const engine = engines.for(file, specOf(deployment, file));
-  if (engine === null) throw new DispatchError({ kind: "unavailable" }, { cause: new Error("as many local models as may run at once are all at work") });
-  const start: ModelEvent = { type: "response-start", id: `chatcmpl-${dispatch.attempt}`, model: deployment.upstreamModel, createdSeconds: Math.floor(needs.clock.now() / 1000) };
+  if (engine === null)
+    throw new DispatchError({ kind: "unavailable" }, { cause: new Error("as many local models as may run at once are all at work") });
+  const start: ModelEvent = {
+    type: "response-start",
+    id: `chatcmpl-${dispatch.attempt}`,
+    model: deployment.upstreamModel,
+    createdSeconds: Math.floor(needs.clock.now() / 1000),
+  };
   return new Answer(dispatch, start).from(engine, generation);
 }
 

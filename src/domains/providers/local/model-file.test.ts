@@ -51,7 +51,21 @@ test("a replaced file has another identity", async () => {
 });
 
 test("no name reaches a file outside the models directory", async () => {
-  for (const name of ["../secret.gguf", "/etc/passwd", "folder/../good.gguf", "..\\secret.gguf", "C:good.gguf", ".gguf", "..gguf", "good.gguf\0", "good.gguf\n", "", "good.bin", `${"x".repeat(255)}.gguf`]) await refusal(models, name);
+  for (const name of [
+    "../secret.gguf",
+    "/etc/passwd",
+    "folder/../good.gguf",
+    "..\\secret.gguf",
+    "C:good.gguf",
+    ".gguf",
+    "..gguf",
+    "good.gguf\0",
+    "good.gguf\n",
+    "",
+    "good.bin",
+    `${"x".repeat(255)}.gguf`,
+  ])
+    await refusal(models, name);
   assert.match(await refusal(models, "escape.gguf"), /link that leaves/);
   fc.assert(
     fc.property(fc.tuple(fc.string(), fc.constantFrom("/", "\\", "\0", ":"), fc.string()), (parts) => {

@@ -17,7 +17,8 @@ export interface ModelFile {
  */
 export async function findModelFile(modelsDirectory: string | null, name: string): Promise<ModelFile> {
   checkModelName(name);
-  if (modelsDirectory === null) throw refused("No models directory is set. Set ATRIUM_MODELS_DIR to the folder that holds your GGUF files.");
+  if (modelsDirectory === null)
+    throw refused("No models directory is set. Set ATRIUM_MODELS_DIR to the folder that holds your GGUF files.");
   const directory = await realpath(modelsDirectory).catch((cause: unknown) => {
     throw refused("The folder that ATRIUM_MODELS_DIR names cannot be read.", cause);
   });
@@ -33,7 +34,8 @@ export async function findModelFile(modelsDirectory: string | null, name: string
 
 /** @throws Problem where the name is anything but a plain file name that ends in `.gguf`. */
 export function checkModelName(name: string): void {
-  if (!MODEL_NAME.test(name) || Buffer.byteLength(name) > NAME_BYTES) throw refused("For provider 'local', upstream_model is the name of a .gguf file inside ATRIUM_MODELS_DIR, without any folder.");
+  if (!MODEL_NAME.test(name) || Buffer.byteLength(name) > NAME_BYTES)
+    throw refused("For provider 'local', upstream_model is the name of a .gguf file inside ATRIUM_MODELS_DIR, without any folder.");
 }
 
 // No separators of any system, no control characters, no leading dot; the end is what llama.cpp's tools write.

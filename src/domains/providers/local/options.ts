@@ -9,7 +9,11 @@ export const localOptions = z.strictObject({
   /** Tokens of one request and its answer together; at most the model's context window and what it was trained for. */
   context_size: z.int().min(256).max(1_048_576).default(8192),
   /** Threads that compute. */
-  threads: z.int().min(1).max(256).default(() => Math.max(1, Math.floor(availableParallelism() / 2))),
+  threads: z
+    .int()
+    .min(1)
+    .max(256)
+    .default(() => Math.max(1, Math.floor(availableParallelism() / 2))),
   /** Requests computed at the same time; each holds memory for a whole context. */
   sequences: z.int().min(1).max(32).default(2),
   /** Resident memory at which the process is ended, MiB. Unset: twice the file and 2 GiB. */

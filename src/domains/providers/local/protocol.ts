@@ -48,7 +48,12 @@ export type Report =
   | { readonly type: "events"; readonly id: number; readonly events: readonly ModelEvent[] }
   | { readonly type: "done"; readonly id: number }
   /** The request is at fault; nothing was generated. */
-  | { readonly type: "refused"; readonly id: number; readonly code: "context_length_exceeded" | "invalid_request"; readonly message: string }
+  | {
+      readonly type: "refused";
+      readonly id: number;
+      readonly code: "context_length_exceeded" | "invalid_request";
+      readonly message: string;
+    }
   /** Answers `abort`: no more computing is done for this request. */
   | { readonly type: "stopped"; readonly id: number }
   | { readonly type: "broken"; readonly id: number; readonly reason: string };

@@ -21,11 +21,26 @@ function refusalOf(fields: JsonObject): readonly [string, string | null] {
 }
 
 test("a field that a local model cannot honour is refused by its name", () => {
-  for (const [field, value] of Object.entries({ n: 2, frequency_penalty: 0.5, reasoning_effort: "low", store: true, guided_regex: "a", top_k: 3, whatever: 1 })) assert.deepEqual(refusalOf({ [field]: value }), ["unsupported_field", field]);
-  assert.deepEqual(refusalOf({ response_format: { type: "json_schema", json_schema: { name: "x", schema: { type: "string", pattern: "a" } } } }), ["unsupported_field", "response_format.json_schema.schema.pattern"]);
+  for (const [field, value] of Object.entries({
+    n: 2,
+    frequency_penalty: 0.5,
+    reasoning_effort: "low",
+    store: true,
+    guided_regex: "a",
+    top_k: 3,
+    whatever: 1,
+  }))
+    assert.deepEqual(refusalOf({ [field]: value }), ["unsupported_field", field]);
+  assert.deepEqual(
+    refusalOf({ response_format: { type: "json_schema", json_schema: { name: "x", schema: { type: "string", pattern: "a" } } } }),
+    ["unsupported_field", "response_format.json_schema.schema.pattern"],
+  );
   assert.deepEqual(refusalOf({ tools: [TOOL], response_format: { type: "json_object" } }), ["unsupported_field", "response_format"]);
   assert.deepEqual(refusalOf({ tool_choice: "required" }), ["invalid_request", "tool_choice"]);
-  assert.deepEqual(refusalOf({ tools: [TOOL], tool_choice: { type: "function", function: { name: "g" } } }), ["invalid_request", "tool_choice"]);
+  assert.deepEqual(refusalOf({ tools: [TOOL], tool_choice: { type: "function", function: { name: "g" } } }), [
+    "invalid_request",
+    "tool_choice",
+  ]);
 });
 
 test("an image is refused by its name", () => {
@@ -36,12 +51,30 @@ test("an image is refused by its name", () => {
 });
 
 test("fields with values that ask for nothing are accepted", () => {
-  const generation = toGeneration(requestOf({ messages: MESSAGES, n: 1, frequency_penalty: 0, presence_penalty: 0, store: false, user: "u", stop: ["", "x"], parallel_tool_calls: false, seed: 4, logit_bias: null }), null);
-  assert.deepEqual({ stop: generation.stop, parallel: generation.parallelToolCalls, seed: generation.seed, choice: generation.toolChoice }, { stop: ["x"], parallel: false, seed: 4, choice: "none" });
+  const generation = toGeneration(
+    requestOf({
+      messages: MESSAGES,
+      n: 1,
+      frequency_penalty: 0,
+      presence_penalty: 0,
+      store: false,
+      user: "u",
+      stop: ["", "x"],
+      parallel_tool_calls: false,
+      seed: 4,
+      logit_bias: null,
+    }),
+    null,
+  );
+  assert.deepEqual(
+    { stop: generation.stop, parallel: generation.parallelToolCalls, seed: generation.seed, choice: generation.toolChoice },
+    { stop: ["x"], parallel: false, seed: 4, choice: "none" },
+  );
 });
 
 test("the smaller of the caller's maximum and the hold's bound is what is asked for", () => {
-  const limit = (fields: JsonObject, bound: number | null): number | null => toGeneration(requestOf({ messages: MESSAGES, ...fields }), bound).maxOutputTokens;
+  const limit = (fields: JsonObject, bound: number | null): number | null =>
+    toGeneration(requestOf({ messages: MESSAGES, ...fields }), bound).maxOutputTokens;
   assert.deepEqual([limit({ max_tokens: 5 }, 9), limit({ max_tokens: 9 }, 5), limit({}, 7), limit({}, null)], [5, 5, 7, null]);
 });
 
@@ -61,5 +94,6 @@ test("the bound of the input is never below the bytes of the text, nor above the
 
 test("an option that is unknown, out of bounds, or asks for a GPU is refused", () => {
   assert.deepEqual(localOptions.parse({ threads: 3 }), { context_size: 8192, threads: 3, sequences: 2, gpu: false });
-  for (const options of [{ gpu: true }, { context_size: 1 }, { threads: 0 }, { sequences: 1000 }, { layers: 3 }, { memory_limit_mb: 1 }]) assert.equal(localOptions.safeParse(options).success, false, JSON.stringify(options));
+  for (const options of [{ gpu: true }, { context_size: 1 }, { threads: 0 }, { sequences: 1000 }, { layers: 3 }, { memory_limit_mb: 1 }])
+    assert.equal(localOptions.safeParse(options).success, false, JSON.stringify(options));
 });

@@ -20,7 +20,10 @@ export function toGeneration(request: ModelRequest, outputBound: number | null):
     tools: chat.tools.map((tool, index) => ({ ...tool, parameters: parametersOf(tool.parameters, `tools.${index}.function.parameters`) })),
     toolChoice: toolChoiceOf(request),
     parallelToolCalls: request.fields["parallel_tool_calls"] !== false,
-    format: chat.responseFormat.kind === "json_schema" ? { kind: "json_schema", schema: toGrammarSchema(chat.responseFormat.schema, "response_format.json_schema.schema") } : chat.responseFormat,
+    format:
+      chat.responseFormat.kind === "json_schema"
+        ? { kind: "json_schema", schema: toGrammarSchema(chat.responseFormat.schema, "response_format.json_schema.schema") }
+        : chat.responseFormat,
     maxOutputTokens: limits.length === 0 ? null : Math.min(...limits),
     temperature: chat.temperature,
     topP: chat.topP,
@@ -38,7 +41,9 @@ export function localBound(request: ModelRequest, model: Model): TokenBound {
   let input = TEMPLATE_TOKENS + MESSAGE_TOKENS * chat.messages.length;
   for (const message of chat.messages) {
     input += Buffer.byteLength(message.text);
-    if (message.role === "assistant") for (const call of message.toolCalls) input += MESSAGE_TOKENS + Buffer.byteLength(call.name) + TOKENS_A_BYTE_RENDERED * Buffer.byteLength(call.arguments);
+    if (message.role === "assistant")
+      for (const call of message.toolCalls)
+        input += MESSAGE_TOKENS + Buffer.byteLength(call.name) + TOKENS_A_BYTE_RENDERED * Buffer.byteLength(call.arguments);
   }
   if (chat.tools.length > 0) input += TOOLS_PREAMBLE_TOKENS;
   for (const tool of chat.tools) input += TOKENS_A_BYTE_RENDERED * Buffer.byteLength(JSON.stringify(tool));
@@ -58,15 +63,24 @@ const TOKENS_A_BYTE_RENDERED = 4;
 function toolChoiceOf(request: ModelRequest): Generation["toolChoice"] {
   const { toolChoice, tools, responseFormat } = request.chat();
   if (toolChoice === "none" || (toolChoice === "auto" && tools.length === 0)) return "none";
-  if (toolChoice === "required" && tools.length === 0) throw new Problem("invalid_request", { message: "tool_choice asks for a tool, but 'tools' lists none.", param: "tool_choice" });
-  if (typeof toolChoice === "object" && !tools.some(({ name }) => name === toolChoice.name)) throw new Problem("invalid_request", { message: `tool_choice names '${toolChoice.name}', which 'tools' does not list.`, param: "tool_choice" });
+  if (toolChoice === "required" && tools.length === 0)
+    throw new Problem("invalid_request", { message: "tool_choice asks for a tool, but 'tools' lists none.", param: "tool_choice" });
+  if (typeof toolChoice === "object" && !tools.some(({ name }) => name === toolChoice.name))
+    throw new Problem("invalid_request", {
+      message: `tool_choice names '${toolChoice.name}', which 'tools' does not list.`,
+      param: "tool_choice",
+    });
   // One grammar at a time: an answer that is either a call or a text of a given form has none.
-  if (responseFormat.kind !== "text") throw unsupported("response_format", "A local model cannot be offered tools and held to a format at once; set tool_choice to 'none'.");
+  if (responseFormat.kind !== "text")
+    throw unsupported("response_format", "A local model cannot be offered tools and held to a format at once; set tool_choice to 'none'.");
   return toolChoice;
 }
 
 function parametersOf(parameters: GrammarSchema, at: string): GrammarSchema {
-  return toGrammarSchema(Object.keys(parameters).length === 0 ? { type: "object", properties: {}, additionalProperties: false } : parameters, at);
+  return toGrammarSchema(
+    Object.keys(parameters).length === 0 ? { type: "object", properties: {}, additionalProperties: false } : parameters,
+    at,
+  );
 }
 
 function refuseFields(request: ModelRequest): void {

@@ -23,12 +23,24 @@ test("the schemas that zod writes are taken: nullable, unions, enums, integers, 
 
 test("types, lists and references become what the grammar's compiler takes", () => {
   const cases: readonly (readonly [JsonObject, JsonObject])[] = [
-    [{ type: ["string", "null"], description: "d" }, { oneOf: [{ type: "string" }, { type: "null" }], description: "d" }],
+    [
+      { type: ["string", "null"], description: "d" },
+      { oneOf: [{ type: "string" }, { type: "null" }], description: "d" },
+    ],
     [{ const: 3 }, { enum: [3] }],
     [{ type: "string", enum: ["a", null, 1] }, { enum: ["a"] }],
-    [{ properties: { a: { type: "integer" } }, required: ["a"] }, { type: "object", properties: { a: { type: "integer" } }, additionalProperties: false }],
-    [{ type: "string", minLength: 1, maxLength: 2 }, { type: "string", minLength: 1, maxLength: 2 }],
-    [{ definitions: { t: { type: "null" } }, type: "array", items: { $ref: "#/definitions/t" } }, { type: "array", items: { $ref: "#/$defs/t" }, $defs: { t: { type: "null" } } }],
+    [
+      { properties: { a: { type: "integer" } }, required: ["a"] },
+      { type: "object", properties: { a: { type: "integer" } }, additionalProperties: false },
+    ],
+    [
+      { type: "string", minLength: 1, maxLength: 2 },
+      { type: "string", minLength: 1, maxLength: 2 },
+    ],
+    [
+      { definitions: { t: { type: "null" } }, type: "array", items: { $ref: "#/definitions/t" } },
+      { type: "array", items: { $ref: "#/$defs/t" }, $defs: { t: { type: "null" } } },
+    ],
   ];
   for (const [schema, reduced] of cases) assert.deepEqual(toGrammarSchema(schema, "s"), reduced);
 });
@@ -58,7 +70,16 @@ test("an assertion that a grammar cannot enforce is refused by its place, never 
 });
 
 test("what is no schema is an invalid request", () => {
-  for (const schema of [{ type: "text" }, { type: [] }, { enum: [] }, { type: "object", properties: [] }, { type: "object", required: "a" }, { type: "array", items: false }, { type: "array", minItems: 2, maxItems: 1 }, { type: "string", enum: [1] }] as JsonObject[])
+  for (const schema of [
+    { type: "text" },
+    { type: [] },
+    { enum: [] },
+    { type: "object", properties: [] },
+    { type: "object", required: "a" },
+    { type: "array", items: false },
+    { type: "array", minItems: 2, maxItems: 1 },
+    { type: "string", enum: [1] },
+  ] as JsonObject[])
     assert.throws(
       () => toGrammarSchema(schema, "s"),
       (error) => error instanceof Problem && error.code === "invalid_request",

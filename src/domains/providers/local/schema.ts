@@ -15,7 +15,9 @@ export function toGrammarSchema(schema: JsonObject, param: string): GrammarSchem
   const reduced = reduce(schema, param, root);
   const definitions = { ...objectOf(schema["definitions"]), ...objectOf(schema["$defs"]) };
   if (Object.keys(definitions).length === 0) return reduced;
-  const entries = Object.entries(definitions).map(([name, definition]) => [name, reduce(definition, `${param}.$defs.${name}`, root)] as const);
+  const entries = Object.entries(definitions).map(
+    ([name, definition]) => [name, reduce(definition, `${param}.$defs.${name}`, root)] as const,
+  );
   return { ...reduced, $defs: Object.fromEntries(entries) };
 }
 
@@ -31,7 +33,8 @@ interface Root {
 
 function reduce(schema: Json | undefined, at: string, root: Root): GrammarSchema {
   root.nodes += 1;
-  if (root.nodes > SCHEMA_NODES) throw new Problem("invalid_request", { message: `The schema has more than ${SCHEMA_NODES} parts.`, param: at });
+  if (root.nodes > SCHEMA_NODES)
+    throw new Problem("invalid_request", { message: `The schema has more than ${SCHEMA_NODES} parts.`, param: at });
   if (schema === true) return ANYTHING;
   if (!isObject(schema)) throw new Problem("invalid_request", { message: "A schema must be a JSON object.", param: at });
   const asserted = Object.keys(schema).filter((key) => schema[key] !== undefined && !ANNOTATIONS.has(key) && !isIdle(key, schema[key]));
@@ -53,7 +56,14 @@ function reduce(schema: Json | undefined, at: string, root: Root): GrammarSchema
     if (!(key in schema)) continue;
     only(key, "type");
     const values = key === "const" ? [schema[key] ?? null] : listOf(schema[key], `${at}.${key}`);
-    return { enum: ofTypes(schema["type"], values.map((value) => scalar(value, `${at}.${key}`)), `${at}.${key}`), ...description };
+    return {
+      enum: ofTypes(
+        schema["type"],
+        values.map((value) => scalar(value, `${at}.${key}`)),
+        `${at}.${key}`,
+      ),
+      ...description,
+    };
   }
   return { ...typed(schema, asserted, at, root), ...description };
 }
@@ -85,10 +95,13 @@ function ofObject(schema: JsonObject, at: string, root: Root): GrammarSchema {
   if (!isObject(properties)) throw malformed(`${at}.properties`);
   const more = schema["additionalProperties"];
   for (const name of listOf(schema["required"] ?? [], `${at}.required`))
-    if (typeof name !== "string" || !Object.hasOwn(properties, name)) throw unsupported(`${at}.required`, "List every required property in 'properties'.");
+    if (typeof name !== "string" || !Object.hasOwn(properties, name))
+      throw unsupported(`${at}.required`, "List every required property in 'properties'.");
   const reduced = Object.entries(properties).map(([name, property]) => [name, reduce(property, `${at}.properties.${name}`, root)] as const);
   // Without properties the schema means "any object"; with properties the model is held to them, as additionalProperties: false would.
-  const open = isObject(more) ? reduce(more, `${at}.additionalProperties`, root) : more === true || (more === undefined && reduced.length === 0);
+  const open = isObject(more)
+    ? reduce(more, `${at}.additionalProperties`, root)
+    : more === true || (more === undefined && reduced.length === 0);
   return { type: "object", properties: Object.fromEntries(reduced), additionalProperties: open };
 }
 
@@ -98,7 +111,9 @@ function ofArray(schema: JsonObject, at: string, root: Root): GrammarSchema {
   return {
     type: "array",
     items: items === undefined ? ANYTHING : reduce(items, `${at}.items`, root),
-    ...(prefix === undefined ? {} : { prefixItems: listOf(prefix, `${at}.prefixItems`).map((item, index) => reduce(item, `${at}.prefixItems.${index}`, root)) }),
+    ...(prefix === undefined
+      ? {}
+      : { prefixItems: listOf(prefix, `${at}.prefixItems`).map((item, index) => reduce(item, `${at}.prefixItems.${index}`, root)) }),
     ...range(schema, "minItems", "maxItems", at),
   };
 }
@@ -106,8 +121,10 @@ function ofArray(schema: JsonObject, at: string, root: Root): GrammarSchema {
 function ofString(schema: JsonObject, at: string): GrammarSchema {
   const format = schema["format"];
   if (format === undefined) return { type: "string", ...range(schema, "minLength", "maxLength", at) };
-  if (typeof format !== "string" || !FORMATS.has(format)) throw unsupported(`${at}.format`, `The formats enforced here are ${[...FORMATS].join(", ")}.`);
-  if ("minLength" in schema || "maxLength" in schema) throw unsupported(`${at}.format`, "A format together with a length cannot be enforced here.");
+  if (typeof format !== "string" || !FORMATS.has(format))
+    throw unsupported(`${at}.format`, `The formats enforced here are ${[...FORMATS].join(", ")}.`);
+  if ("minLength" in schema || "maxLength" in schema)
+    throw unsupported(`${at}.format`, "A format together with a length cannot be enforced here.");
   return { type: "string", format };
 }
 
@@ -126,7 +143,8 @@ function range(schema: JsonObject, least: string, most: string, at: string): Jso
 
 function reference(value: Json | undefined, at: string, root: Root): string {
   const name = typeof value === "string" ? LOCAL_REFERENCE.exec(value)?.[1] : undefined;
-  if (name === undefined || !root.definitions.has(name)) throw unsupported(`${at}.$ref`, "A reference must name an entry of the schema's own '$defs'.");
+  if (name === undefined || !root.definitions.has(name))
+    throw unsupported(`${at}.$ref`, "A reference must name an entry of the schema's own '$defs'.");
   return `#/$defs/${name}`;
 }
 
@@ -168,7 +186,11 @@ function unknownType(at: string): never {
 /** The values that are of one of the types that the schema also names. */
 function ofTypes(type: Json | undefined, values: readonly Json[], at: string): readonly Json[] {
   const types = type === undefined || typeof type === "string" ? [type] : listOf(type, at);
-  const kept = values.filter((value) => types.some((each) => each === undefined || each === (value === null ? "null" : typeof value) || (each === "integer" && Number.isInteger(value))));
+  const kept = values.filter((value) =>
+    types.some(
+      (each) => each === undefined || each === (value === null ? "null" : typeof value) || (each === "integer" && Number.isInteger(value)),
+    ),
+  );
   if (kept.length === 0 || kept.length > SCHEMA_NODES) throw malformed(at);
   return kept;
 }
@@ -192,7 +214,20 @@ function keysOf(value: Json | undefined): readonly string[] {
 
 const LOCAL_REFERENCE = /^#\/(?:\$defs|definitions)\/([^/~%]+)$/;
 const FORMATS: ReadonlySet<string> = new Set(["date-time", "date", "time"]);
-const ANNOTATIONS: ReadonlySet<string> = new Set(["title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs", "definitions", "deprecated", "readOnly", "writeOnly"]);
+const ANNOTATIONS: ReadonlySet<string> = new Set([
+  "title",
+  "description",
+  "default",
+  "examples",
+  "$schema",
+  "$id",
+  "$comment",
+  "$defs",
+  "definitions",
+  "deprecated",
+  "readOnly",
+  "writeOnly",
+]);
 const KEYWORDS_OF: Readonly<Record<string, readonly string[] | undefined>> = {
   object: ["properties", "required", "additionalProperties"],
   array: ["items", "prefixItems", "minItems", "maxItems"],

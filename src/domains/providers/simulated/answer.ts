@@ -24,7 +24,7 @@ export function pieces(text: string): string[] {
   return text.match(/\s*\S{1,4}|\s+/gu) ?? [];
 }
 
-export function countInput(chat: ChatRequest): number {
+function countInput(chat: ChatRequest): number {
   let tokens = chat.tools.length === 0 ? 0 : quarter(JSON.stringify(chat.tools));
   for (const message of chat.messages) {
     tokens += 4 + quarter(message.text);
@@ -42,8 +42,10 @@ function* write(chat: ChatRequest, options: SimulatedOptions, maxTokens: number)
     const stopped = tool === null ? stopAt(whole, chat.stop) : whole;
     const all = pieces(stopped);
     const sent = all.slice(0, maxTokens);
-    if (tool !== null) yield [{ type: "tool-call-start", choice, index: 0, id: `call_simulated_${random().toString(16)}`, name: tool.name }];
-    for (const piece of sent) yield [tool === null ? { type: "text-delta", choice, text: piece } : { type: "tool-call-delta", choice, index: 0, arguments: piece }];
+    if (tool !== null)
+      yield [{ type: "tool-call-start", choice, index: 0, id: `call_simulated_${random().toString(16)}`, name: tool.name }];
+    for (const piece of sent)
+      yield [tool === null ? { type: "text-delta", choice, text: piece } : { type: "tool-call-delta", choice, index: 0, arguments: piece }];
     output += sent.length;
     const reason: FinishReason = sent.length < all.length ? "length" : tool === null ? "stop" : "tool_calls";
     yield [{ type: "choice-end", choice, reason }];
@@ -63,22 +65,28 @@ function toolToCall(chat: ChatRequest, options: SimulatedOptions): ChatTool | nu
 }
 
 function text(chat: ChatRequest, options: SimulatedOptions, random: () => number): string {
-  if (chat.responseFormat.kind === "json_schema") return JSON.stringify(instanceOf(chat.responseFormat.schema, "response_format.json_schema.schema"));
+  if (chat.responseFormat.kind === "json_schema")
+    return JSON.stringify(instanceOf(chat.responseFormat.schema, "response_format.json_schema.schema"));
   if (chat.responseFormat.kind === "json") return JSON.stringify({ simulated: true, number: random() % 1000 });
   const wanted = options.output_tokens ?? 24 + (random() % 73);
-  const made = pieces(`[simulated] A simulated answer to "${[...lastUserText(chat).replaceAll(/\s+/g, " ")].slice(0, 60).join("")}":`);
+  const made = pieces(`[simulated] A simulated answer to "${lastUserText(chat).replaceAll(/\s+/g, " ").slice(0, 60).toWellFormed()}":`);
   while (made.length < wanted) made.push(...pieces(` ${WORDS[random() % WORDS.length] ?? ""}`));
   return made.slice(0, wanted).join("");
 }
 
 function stopAt(whole: string, stops: readonly string[]): string {
-  const found = stops.filter((stop) => stop !== "").map((stop) => whole.indexOf(stop)).filter((index) => index !== -1);
+  const found = stops
+    .filter((stop) => stop !== "")
+    .map((stop) => whole.indexOf(stop))
+    .filter((index) => index !== -1);
   return found.length === 0 ? whole : whole.slice(0, Math.min(...found));
 }
 
 /** Whole numbers below 2^31, by a linear congruence over 48 bits. */
 function seeded(chat: ChatRequest, choice: number): () => number {
-  const hash = createHash("sha256").update(JSON.stringify([chat.seed, choice, chat.messages, chat.tools.map((tool) => tool.name)])).digest();
+  const hash = createHash("sha256")
+    .update(JSON.stringify([chat.seed, choice, chat.messages, chat.tools.map((tool) => tool.name)]))
+    .digest();
   let state = BigInt(hash.readUIntBE(0, 6));
   return () => {
     state = (state * 25_214_903_917n + 11n) & 0xffff_ffff_ffffn;
@@ -90,4 +98,7 @@ function quarter(text: string): number {
   return Math.ceil(Buffer.byteLength(text) / 4);
 }
 
-const WORDS = "amber basin cedar delta ember field grove harbor island jasper kettle lantern meadow north orchard pebble quarry river stone timber umber valley willow yarrow".split(" ");
+const WORDS =
+  "amber basin cedar delta ember field grove harbor island jasper kettle lantern meadow north orchard pebble quarry river stone timber umber valley willow yarrow".split(
+    " ",
+  );

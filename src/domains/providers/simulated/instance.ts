@@ -1,6 +1,6 @@
 import { Problem } from "../../../kernel/problem.ts";
 import type { Json, JsonObject } from "../../../kernel/request.ts";
-import { list, number, object } from "../dialects/read.ts";
+import { list, number, object, string } from "../dialects/read.ts";
 
 /**
  * A small value that conforms to a JSON schema, the same for the same schema. Understands type, const, enum, properties, required,
@@ -8,23 +8,29 @@ import { list, number, object } from "../dialects/read.ts";
  * for `pattern`, for `not` and `if`, and for a schema that has no finite value within MAX_DEPTH.
  */
 export function instanceOf(schema: JsonObject, param: string): Json {
-  return build(schema, { root: schema, param, depth: 0 });
+  return build(schema, { root: schema, param, depth: 0, work: { left: MAX_WORK } });
 }
 
 interface Place {
   readonly root: JsonObject;
   readonly param: string;
   readonly depth: number;
+  readonly work: { left: number };
 }
 
 /** Nested schemas followed, references included: a schema that needs more than this is taken to have no finite value. */
 const MAX_DEPTH = 32;
+/** From here on only what a schema requires is made, and alternatives that end are tried first. */
+const SHALLOW_DEPTH = 6;
+/** Schemas visited for one value. */
+const MAX_WORK = 10_000;
 /** Items and characters that a lower bound may ask for. */
 const MAX_LENGTH = 1000;
 
 function build(schema: JsonObject, at: Place): Json {
-  if (at.depth > MAX_DEPTH) throw refuse(at, "no finite value");
-  for (const word of ["pattern", "not", "if", "patternProperties", "dependentSchemas", "contains", "uniqueItems"]) if (schema[word] !== undefined && schema[word] !== false) throw refuse(at, `'${word}'`);
+  if (at.depth > MAX_DEPTH || at.work.left-- <= 0) throw refuse(at, "it has no small finite value");
+  for (const word of ["pattern", "not", "if", "patternProperties", "dependentSchemas", "contains", "uniqueItems"])
+    if (schema[word] !== undefined && schema[word] !== false) throw refuse(at, `'${word}'`);
   const below = { ...at, depth: at.depth + 1 };
   if (typeof schema["$ref"] === "string") return build(resolve(schema["$ref"], at), below);
   if (schema["const"] !== undefined) return schema["const"];
@@ -38,8 +44,11 @@ function build(schema: JsonObject, at: Place): Json {
 
 function firstFinite(alternatives: readonly JsonObject[], schema: JsonObject, at: Place): Json {
   const { anyOf: _any, oneOf: _one, ...rest } = schema;
+  const isLeaf = (alternative: JsonObject): number =>
+    alternative["$ref"] === undefined && alternative["properties"] === undefined ? 0 : 1;
+  const inOrder = at.depth < SHALLOW_DEPTH ? alternatives : alternatives.toSorted((a, b) => isLeaf(a) - isLeaf(b));
   let refused: unknown = null;
-  for (const alternative of alternatives) {
+  for (const alternative of inOrder) {
     try {
       return build({ ...rest, ...alternative }, at);
     } catch (problem) {
@@ -53,12 +62,20 @@ function merge(schema: JsonObject): JsonObject {
   const { allOf, ...rest } = schema;
   return list(allOf)
     .map(object)
-    .reduce<JsonObject>((merged, part) => ({ ...merged, ...part, properties: { ...object(merged["properties"]), ...object(part["properties"]) }, required: [...list(merged["required"]), ...list(part["required"])] }), rest);
+    .reduce<JsonObject>(
+      (merged, part) => ({
+        ...merged,
+        ...part,
+        properties: { ...object(merged["properties"]), ...object(part["properties"]) },
+        required: [...list(merged["required"]), ...list(part["required"])],
+      }),
+      rest,
+    );
 }
 
 function ofType(schema: JsonObject, at: Place): Json {
-  const type = Array.isArray(schema["type"]) ? (schema["type"] as readonly Json[])[0] : schema["type"];
-  switch (type ?? (schema["properties"] === undefined ? "string" : "object")) {
+  const type = string(list(schema["type"])[0] ?? schema["type"]) || (schema["properties"] === undefined ? "string" : "object");
+  switch (type) {
     case "object":
       return ofObject(schema, at);
     case "array":
@@ -74,49 +91,53 @@ function ofType(schema: JsonObject, at: Place): Json {
     case "string":
       return ofString(schema, at);
     default:
-      throw refuse(at, `type '${String(type)}'`);
+      throw refuse(at, `type '${type}'`);
   }
 }
 
 function ofObject(schema: JsonObject, at: Place): Json {
   const required = new Set(list(schema["required"]).map(String));
-  const made: Record<string, Json> = {};
+  const made = new Map<string, Json>();
   for (const [key, property] of Object.entries(object(schema["properties"]))) {
+    if (at.depth > SHALLOW_DEPTH && !required.has(key)) continue;
     try {
-      made[key] = property === true ? SIMULATED : build(object(property), at);
+      made.set(key, property === true ? SIMULATED : build(object(property), at));
     } catch (problem) {
       if (required.has(key)) throw problem;
     }
   }
-  for (const key of required) made[key] ??= SIMULATED;
-  if (Object.keys(made).length < (number(schema["minProperties"]) ?? 0)) throw refuse(at, "'minProperties'");
-  return made;
+  for (const key of required) if (!made.has(key)) made.set(key, SIMULATED);
+  if (made.size < (number(schema["minProperties"]) ?? 0)) throw refuse(at, "'minProperties'");
+  return Object.fromEntries(made);
 }
 
 function ofArray(schema: JsonObject, at: Place): Json {
   const fixed = list(schema["prefixItems"]).map((item) => build(object(item), at));
-  const wanted = Math.max(number(schema["minItems"]) ?? 0, number(schema["maxItems"]) === 0 || fixed.length > 0 ? fixed.length : 1);
+  const usual = number(schema["maxItems"]) === 0 || fixed.length > 0 || at.depth > SHALLOW_DEPTH ? fixed.length : 1;
+  const wanted = Math.max(number(schema["minItems"]) ?? 0, usual);
   if (wanted > MAX_LENGTH) throw refuse(at, "'minItems'");
   while (fixed.length < wanted) fixed.push(build(object(schema["items"]), at));
   return fixed;
 }
 
+/** The value nearest to 1 within the bounds, on the step where there is one. */
 function ofNumber(schema: JsonObject, at: Place, unit: number | null): Json {
   const step = number(schema["multipleOf"]) ?? unit;
-  const above = number(schema["exclusiveMinimum"]);
-  const below = number(schema["exclusiveMaximum"]);
-  const least = Math.max(number(schema["minimum"]) ?? -Infinity, above === null ? -Infinity : above + (unit ?? Number.EPSILON * Math.max(1, Math.abs(above))));
-  const most = Math.min(number(schema["maximum"]) ?? Infinity, below === null ? Infinity : below - (unit ?? Number.EPSILON * Math.max(1, Math.abs(below))));
+  const nudge = (bound: number): number => (Number.isFinite(bound) ? (unit ?? Number.EPSILON * Math.max(1, Math.abs(bound))) : 0);
+  const above = number(schema["exclusiveMinimum"]) ?? -Infinity;
+  const below = number(schema["exclusiveMaximum"]) ?? Infinity;
+  const least = Math.max(number(schema["minimum"]) ?? -Infinity, above + nudge(above));
+  const most = Math.min(number(schema["maximum"]) ?? Infinity, below - nudge(below));
   const wanted = Math.min(Math.max(1, least), most);
-  const value = step === null ? wanted : Math.ceil(Math.max(least, Math.min(wanted, most - step + Number.MIN_VALUE)) / step) * step;
-  const chosen = Number.isFinite(value) && value >= least && value <= most ? value : step === null ? wanted : Math.floor(most / step) * step;
+  const up = step === null ? wanted : Math.ceil(wanted / step) * step;
+  const chosen = step === null || up <= most ? up : Math.floor(most / step) * step;
   if (!(chosen >= least && chosen <= most)) throw refuse(at, "its bounds");
   return chosen;
 }
 
 function ofString(schema: JsonObject, at: Place): Json {
   const format = typeof schema["format"] === "string" ? FORMATS.get(schema["format"]) : SIMULATED;
-  if (format === undefined) throw refuse(at, `format '${String(schema["format"])}'`);
+  if (format === undefined) throw refuse(at, `format '${string(schema["format"])}'`);
   const least = number(schema["minLength"]) ?? 0;
   if (least > MAX_LENGTH) throw refuse(at, "'minLength'");
   return schema["format"] === undefined ? format.padEnd(least, "-").slice(0, number(schema["maxLength"]) ?? undefined) : format;

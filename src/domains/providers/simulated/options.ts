@@ -55,7 +55,11 @@ export function optionsFor(chat: ChatRequest, deployment: Readonly<Record<string
     fault,
   });
   const unknown = [...words.keys()].find((word) => !WORDS.has(word));
-  if (!parsed.success || unknown !== undefined) throw new Problem("invalid_request", { param: "messages", message: `'${said[0]}' is not a directive that 'simulated' understands. Words: ${[...WORDS].join(", ")}.` });
+  if (!parsed.success || unknown !== undefined)
+    throw new Problem("invalid_request", {
+      param: "messages",
+      message: `'${said[0]}' is not a directive that 'simulated' understands. Words: ${[...WORDS].join(", ")}.`,
+    });
   return { ...parsed.data, tool: words.has("tool") };
 }
 

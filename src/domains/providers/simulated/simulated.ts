@@ -31,7 +31,11 @@ export function simulated(needs: { readonly clock: Clock }): Provider {
 
 function accept(request: ModelRequest, deployment: Deployment): void {
   const unknown = Object.keys(request.fields).find((key) => !FIELDS.has(key));
-  if (unknown !== undefined) throw new Problem("unsupported_field", { param: unknown, message: `'${unknown}' is not a field that 'simulated' takes; leave it out.` });
+  if (unknown !== undefined)
+    throw new Problem("unsupported_field", {
+      param: unknown,
+      message: `'${unknown}' is not a field that 'simulated' takes; leave it out.`,
+    });
   const chat = request.chat();
   const { steps } = answer(chat, optionsFor(chat, deployment.options.provider), 1);
   steps.next();
@@ -107,7 +111,13 @@ class Player implements FrameSource {
     const passed = this.#clock.monotonic() - this.#startedAt;
     const silence = this.#pipe === null ? firstTokenTimeoutMs - passed : idleTimeoutMs;
     const left = Math.min(silence, totalTimeoutMs - passed);
-    this.#timer = delayMs < left ? setTimeout(() => this.#play(), delayMs) : setTimeout(() => this.#fail({ kind: "timeout", phase: silence < totalTimeoutMs - passed ? "first_token" : "total" }), Math.max(0, left));
+    this.#timer =
+      delayMs < left
+        ? setTimeout(() => this.#play(), delayMs)
+        : setTimeout(
+            () => this.#fail({ kind: "timeout", phase: silence < totalTimeoutMs - passed ? "first_token" : "total" }),
+            Math.max(0, left),
+          );
   }
 
   #play(): void {
@@ -154,7 +164,15 @@ class Player implements FrameSource {
   #meetFault(): void {
     const { fault } = this.#options;
     if (fault?.kind === "hang") return this.#wait(Infinity);
-    if (fault?.kind === "error") return this.#fail({ kind: "status", status: fault.status, retryAfterSeconds: fault.retry_after_seconds ?? null, message: "simulated failure", param: null, code: "simulated" });
+    if (fault?.kind === "error")
+      return this.#fail({
+        kind: "status",
+        status: fault.status,
+        retryAfterSeconds: fault.retry_after_seconds ?? null,
+        message: "simulated failure",
+        param: null,
+        code: "simulated",
+      });
     this.#fail({ kind: fault?.kind === "malformed" ? "malformed" : "connect" });
   }
 
@@ -162,7 +180,10 @@ class Player implements FrameSource {
     const pipe = this.#pipe;
     this.#settle();
     if (pipe === null) return this.#reject(new DispatchError(failure));
-    pipe.end({ kind: "truncated", problem: new Problem(failure.kind === "timeout" ? "upstream_timeout" : "upstream_error", { cause: failure }) });
+    pipe.end({
+      kind: "truncated",
+      problem: new Problem(failure.kind === "timeout" ? "upstream_timeout" : "upstream_error", { cause: failure }),
+    });
   }
 
   #settle(): void {
@@ -179,7 +200,12 @@ class Player implements FrameSource {
   #responseStart(): ModelEvent {
     const { attempt, deployment } = this.#dispatch;
     const name = deployment.upstreamModel;
-    return { type: "response-start", id: `chatcmpl-simulated-${attempt}`, model: name.includes("simulated") ? name : `simulated/${name}`, createdSeconds: Math.floor(this.#clock.now() / 1000) };
+    return {
+      type: "response-start",
+      id: `chatcmpl-simulated-${attempt}`,
+      model: name.includes("simulated") ? name : `simulated/${name}`,
+      createdSeconds: Math.floor(this.#clock.now() / 1000),
+    };
   }
 }
 

@@ -1,7 +1,15 @@
 import { systemClock } from "../../../kernel/clock.ts";
 import type { ModelEvent } from "../../../kernel/events.ts";
 import type { Ending, Frame, FrameStream } from "../../../kernel/frame.ts";
-import { PLATFORM_TENANT, createIdMaker, type AttemptId, type CredentialId, type DeploymentId, type ModelId, type PriceVersion } from "../../../kernel/ids.ts";
+import {
+  PLATFORM_TENANT,
+  createIdMaker,
+  type AttemptId,
+  type CredentialId,
+  type DeploymentId,
+  type ModelId,
+  type PriceVersion,
+} from "../../../kernel/ids.ts";
 import { systemRandom } from "../../../kernel/random.ts";
 import type { JsonObject } from "../../../kernel/request.ts";
 import type { Deployment, DeploymentOptions, Model } from "../../catalog/index.ts";
@@ -37,16 +45,31 @@ export function deploymentOf(facts: DeploymentFacts): Deployment {
     name: "first",
     model,
     provider: facts.provider,
-    credential: facts.baseUrl === undefined ? null : { id: newId<CredentialId>(), name: "account", provider: facts.provider, baseUrl: facts.baseUrl, secret: facts.secret ?? null },
+    credential:
+      facts.baseUrl === undefined
+        ? null
+        : { id: newId<CredentialId>(), name: "account", provider: facts.provider, baseUrl: facts.baseUrl, secret: facts.secret ?? null },
     upstreamModel: "upstream-model",
     region: null,
     price: { version: newId<PriceVersion>(), source: "free", rates: {} },
-    options: { connectTimeoutMs: 3000, firstTokenTimeoutMs: 5000, idleTimeoutMs: 5000, totalTimeoutMs: 20_000, unknownFields: null, provider: {}, ...facts.options },
+    options: {
+      connectTimeoutMs: 3000,
+      firstTokenTimeoutMs: 5000,
+      idleTimeoutMs: 5000,
+      totalTimeoutMs: 20_000,
+      unknownFields: null,
+      provider: {},
+      ...facts.options,
+    },
   };
 }
 
 /** A dispatch of a body to a deployment; `sent` counts the calls of `onSent`. */
-export function dispatchOf(deployment: Deployment, body: JsonObject, extra: Partial<Dispatch> = {}): Dispatch & { readonly sent: () => number } {
+export function dispatchOf(
+  deployment: Deployment,
+  body: JsonObject,
+  extra: Partial<Dispatch> = {},
+): Dispatch & { readonly sent: () => number } {
   let sent = 0;
   return {
     attempt: newId<AttemptId>(),

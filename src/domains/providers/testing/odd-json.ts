@@ -4,7 +4,10 @@ import type { Json, JsonObject } from "../../../kernel/request.ts";
 /** JSON objects with keys of every kind, `model` and `messages` likely among them. */
 export const jsonObject: fc.Arbitrary<JsonObject> = fc
   .dictionary(
-    fc.oneof(fc.constantFrom("model", "messages", "stream", "max_tokens", "user", "__proto__", "é\"\\", ""), fc.string({ unit: "binary", maxLength: 8 })),
+    fc.oneof(
+      fc.constantFrom("model", "messages", "stream", "max_tokens", "user", "__proto__", 'é"\\', ""),
+      fc.string({ unit: "binary", maxLength: 8 }),
+    ),
     fc.jsonValue({ maxDepth: 4 }),
     { maxKeys: 8 },
   )
@@ -16,7 +19,11 @@ export function oddJson(value: Json, choices: readonly number[]): string {
   let at = 0;
   const pick = (): number => choices[at++ % choices.length] ?? 0;
   const space = (): string => SPACES[pick() % SPACES.length] ?? "";
-  const text = (string: string): string => `"${string.split("").map((unit) => spell(unit, pick())).join("")}"`;
+  const text = (string: string): string =>
+    `"${string
+      .split("")
+      .map((unit) => spell(unit, pick()))
+      .join("")}"`;
   const write = (inner: Json | undefined): string => {
     if (typeof inner === "string") return text(inner);
     if (typeof inner !== "object" || inner === null) return JSON.stringify(inner);

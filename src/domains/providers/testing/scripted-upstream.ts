@@ -49,7 +49,10 @@ export async function scriptedUpstream(script: (exchange: Exchange) => void | Pr
       void script(exchange);
     });
   });
-  server.on("connection", () => connections++);
+  server.on("connection", (socket) => {
+    connections++;
+    socket.setMaxListeners(0);
+  });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
   return {
@@ -75,12 +78,12 @@ function exchangeOf(path: string, headers: IncomingHttpHeaders, body: Buffer, re
     path,
     headers,
     body,
-    head: (status, extra = {}) => void response.writeHead(status, extra).flushHeaders(),
+    head: (status, extra = {}) => response.writeHead(status, extra).flushHeaders(),
     write: (bytes) => void response.write(bytes),
     end: (bytes) => void response.end(bytes),
     raw: (bytes) => void socket.write(bytes),
     reset: () => void socket.resetAndDestroy(),
-    wait: async (ms) => void (await sleep(ms)),
+    wait: (ms) => sleep(ms),
     closed: new Promise((resolve) => socket.once("close", () => resolve(performance.now()))),
   };
 }
@@ -96,7 +99,14 @@ export function sse(chunk: OpenAI.ChatCompletionChunk): string {
 }
 
 export function chunkOf(choices: OpenAI.ChatCompletionChunk.Choice[], usage?: OpenAI.CompletionUsage | null): OpenAI.ChatCompletionChunk {
-  return { id: "chatcmpl-1", object: "chat.completion.chunk", created: 1_700_000_000, model: "upstream-model", choices, ...(usage === undefined ? {} : { usage }) };
+  return {
+    id: "chatcmpl-1",
+    object: "chat.completion.chunk",
+    created: 1_700_000_000,
+    model: "upstream-model",
+    choices,
+    ...(usage === undefined ? {} : { usage }),
+  };
 }
 
 export function textChunk(content: string): OpenAI.ChatCompletionChunk {

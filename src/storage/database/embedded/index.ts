@@ -1,4 +1,4 @@
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { RandomBytes } from "../../../kernel/random.ts";
 import type { DatabaseLog } from "../index.ts";
@@ -60,6 +60,19 @@ function embeddedServer(server: Server, sockets: SocketDirectory, password: stri
       release();
     },
   };
+}
+
+/**
+ * The URL of the server that another process runs on this data directory, for a command beside it; null where none runs.
+ * PostgreSQL's own pid file says where its socket is.
+ */
+export function urlOfRunning(dataDirectory: string, database: string): string | null {
+  const root = join(resolve(dataDirectory), "postgres");
+  const [major] = existsSync(root) ? readdirSync(root).filter((name) => existsSync(join(root, name, "postmaster.pid"))) : [];
+  if (major === undefined) return null;
+  const socketDirectory = readFileSync(join(root, major, "postmaster.pid"), "utf8").split("\n")[4]?.trim() ?? "";
+  const password = readFileSync(join(root, "superuser.password"), "utf8");
+  return `postgres://postgres:${password}@localhost/${database}?host=${encodeURIComponent(socketDirectory)}`;
 }
 
 /**

@@ -12,14 +12,27 @@ const WINDOW = 8192;
 const BASE = 512 + 32;
 
 test("each part has the term of accounting.md's table, and a part without one counts as the whole window, once", () => {
-  const image = (detail?: string): JsonObject => ({ type: "image_url", image_url: { url: "https://example.com/a.png", ...(detail === undefined ? {} : { detail }) } });
+  const image = (detail?: string): JsonObject => ({
+    type: "image_url",
+    image_url: { url: "https://example.com/a.png", ...(detail === undefined ? {} : { detail }) },
+  });
   const user = (...content: JsonObject[]): JsonObject => ({ messages: [{ role: "user", content }] });
   const tools = [{ type: "function", function: { name: "f", parameters: { type: "object" } } }];
   const cases: [string, JsonObject, number, "proof" | "rule"][] = [
     ["text: UTF-8 bytes", { messages: [{ role: "user", content: "é€a" }] }, BASE + 6, "proof"],
     ["text in parts", user({ type: "text", text: "ab" }, { type: "text", text: "c" }), BASE + 3, "proof"],
     ["name", { messages: [{ role: "user", name: "bob", content: "" }] }, BASE + 3, "proof"],
-    ["per message", { messages: [{ role: "system", content: "" }, { role: "user", content: "" }] }, BASE + 32, "proof"],
+    [
+      "per message",
+      {
+        messages: [
+          { role: "system", content: "" },
+          { role: "user", content: "" },
+        ],
+      },
+      BASE + 32,
+      "proof",
+    ],
     ["image low", user(image("low")), BASE + 85, "rule"],
     ["image of unknown size: the most", user(image()), BASE + 1445, "rule"],
     ["image auto", user(image("auto")), BASE + 1445, "rule"],
@@ -47,8 +60,17 @@ test("output is choices times the caller's maximum, else the model's, else the w
 test("no text in a request escapes the bound: it is never less than the bytes of every text, and never more than a constant over the body", () => {
   const message = fc.oneof(
     fc.record({ role: fc.constantFrom("user", "system"), content: fc.string({ unit: "grapheme" }) }),
-    fc.record({ role: fc.constant("user"), content: fc.array(fc.record({ type: fc.constant("text"), text: fc.string({ unit: "binary" }) })) }),
-    fc.record({ role: fc.constant("assistant"), content: fc.constant(null), tool_calls: fc.array(fc.record({ id: fc.string(), type: fc.constant("function"), function: fc.record({ name: fc.string(), arguments: fc.string() }) })) }),
+    fc.record({
+      role: fc.constant("user"),
+      content: fc.array(fc.record({ type: fc.constant("text"), text: fc.string({ unit: "binary" }) })),
+    }),
+    fc.record({
+      role: fc.constant("assistant"),
+      content: fc.constant(null),
+      tool_calls: fc.array(
+        fc.record({ id: fc.string(), type: fc.constant("function"), function: fc.record({ name: fc.string(), arguments: fc.string() }) }),
+      ),
+    }),
   );
   fc.assert(
     fc.property(fc.array(message, { minLength: 1, maxLength: 5 }), (messages) => {
@@ -77,5 +99,9 @@ function pick({ input, certainty }: TokenBound): Omit<TokenBound, "output"> {
 
 function boundOf(fields: JsonObject, rule = RULE as Parameters<typeof bound>[2], maxOutputTokens: number | null = null): TokenBound {
   const { model } = deploymentOf({ provider: "openai", model: { contextWindow: WINDOW, maxOutputTokens } });
-  return bound(parseChatCompletion(Buffer.from(JSON.stringify({ model: "demo", messages: [{ role: "user", content: "" }], ...fields }))), model, rule);
+  return bound(
+    parseChatCompletion(Buffer.from(JSON.stringify({ model: "demo", messages: [{ role: "user", content: "" }], ...fields }))),
+    model,
+    rule,
+  );
 }

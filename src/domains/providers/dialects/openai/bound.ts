@@ -1,7 +1,7 @@
 import type { Json, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
 import type { TokenBound } from "../../../../kernel/tokens.ts";
 import type { Model } from "../../../catalog/index.ts";
-import { list, number, object } from "../read.ts";
+import { list, number, object, string } from "../read.ts";
 import { FIELDS } from "./fields.ts";
 import { membersOf } from "./request.ts";
 
@@ -59,7 +59,7 @@ function addMessage(message: JsonObject, rule: BoundRule, tally: Tally): void {
 const MESSAGE_FIELDS: ReadonlySet<string> = new Set(["role", "content", "name", "refusal", "tool_call_id", "tool_calls", "function_call"]);
 
 function addPart(part: JsonObject, rule: BoundRule, tally: Tally): void {
-  switch (part["type"]) {
+  switch (string(part["type"])) {
     case "text":
       tally.tokens += textBytes(part["text"]);
       return;
@@ -80,7 +80,17 @@ function addPart(part: JsonObject, rule: BoundRule, tally: Tally): void {
 }
 
 /** Priced fields that are measured elsewhere in this file or bounded by the output; all other priced ones are schemas. */
-const NOT_SCHEMAS: ReadonlySet<string> = new Set(["messages", "n", "best_of", "max_tokens", "max_completion_tokens", "prediction", "audio", "modalities", "prompt_cache_options"]);
+const NOT_SCHEMAS: ReadonlySet<string> = new Set([
+  "messages",
+  "n",
+  "best_of",
+  "max_tokens",
+  "max_completion_tokens",
+  "prediction",
+  "audio",
+  "modalities",
+  "prompt_cache_options",
+]);
 
 function addSchemas(request: ModelRequest, tally: Tally): void {
   let measured = true;

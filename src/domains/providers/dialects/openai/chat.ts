@@ -1,7 +1,7 @@
 import type { ChatMessage, ChatRequest, ChatTool, ChatToolCall } from "../../../../kernel/chat.ts";
 import { Problem } from "../../../../kernel/problem.ts";
 import type { Json, JsonObject } from "../../../../kernel/request.ts";
-import { list, number, object } from "../read.ts";
+import { list, number, object, string } from "../read.ts";
 
 /**
  * A checked body of `/v1/chat/completions` in our own vocabulary, for providers without this wire. What that vocabulary
@@ -26,11 +26,22 @@ export function toChat(fields: JsonObject): ChatRequest {
 }
 
 /** Fields that would change the answer and have no word in `ChatRequest`. */
-const UNTRANSLATED = ["audio", "functions", "function_call", "logit_bias", "logprobs", "top_logprobs", "prediction", "best_of", "documents", "chat_template_kwargs"] as const;
+const UNTRANSLATED = [
+  "audio",
+  "functions",
+  "function_call",
+  "logit_bias",
+  "logprobs",
+  "top_logprobs",
+  "prediction",
+  "best_of",
+  "documents",
+  "chat_template_kwargs",
+] as const;
 
 function toMessage(message: JsonObject, at: string): ChatMessage {
   const text = toText(message["content"], `${at}.content`);
-  switch (message["role"]) {
+  switch (string(message["role"])) {
     case "developer":
     case "system":
       return { role: "system", text };
@@ -41,7 +52,11 @@ function toMessage(message: JsonObject, at: string): ChatMessage {
     case "assistant":
       if (isSet(message["audio"])) throw unsupported(`${at}.audio`);
       if (isSet(message["function_call"])) throw unsupported(`${at}.function_call`);
-      return { role: "assistant", text: text + string(message["refusal"]), toolCalls: list(message["tool_calls"]).map((call, index) => toToolCall(object(call), `${at}.tool_calls[${index}]`)) };
+      return {
+        role: "assistant",
+        text: text + string(message["refusal"]),
+        toolCalls: list(message["tool_calls"]).map((call, index) => toToolCall(object(call), `${at}.tool_calls[${index}]`)),
+      };
     default:
       throw unsupported(`${at}.role`);
   }
@@ -94,8 +109,4 @@ function unsupported(param: string): Problem {
 
 function isSet(value: Json | undefined): boolean {
   return value !== undefined && value !== null && value !== false && !(Array.isArray(value) && value.length === 0);
-}
-
-function string(value: Json | undefined): string {
-  return typeof value === "string" ? value : "";
 }

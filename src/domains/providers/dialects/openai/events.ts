@@ -1,6 +1,6 @@
 import type { FinishReason, ModelEvent } from "../../../../kernel/events.ts";
 import type { Json, JsonObject } from "../../../../kernel/request.ts";
-import { list, object } from "../read.ts";
+import { list, object, string } from "../read.ts";
 import { MAX_FAULT_TEXT, type Fault } from "../wire.ts";
 import { parseUsage } from "./usage.ts";
 
@@ -39,21 +39,34 @@ export function parseWhole(completion: JsonObject): ModelEvent[] {
 /** What a body says went wrong: `error` as an object or text, vLLM's `"object":"error"`, FastAPI's `detail`; null when it says nothing of the kind. */
 export function findFault(body: JsonObject): Fault | null {
   const error = body["error"];
-  if (error !== undefined && error !== null && error !== false) return typeof error === "object" ? describe(object(error)) : describe({ message: error });
+  if (error !== undefined && error !== null && error !== false)
+    return typeof error === "object" ? describe(object(error)) : describe({ message: error });
   if (body["object"] === "error") return describe(body);
-  const failed = list(body["choices"]).some((choice) => FAILED.has(String(object(choice)["finish_reason"])));
+  const failed = list(body["choices"]).some((choice) => FAILED.has(string(object(choice)["finish_reason"])));
   return failed ? describe({}) : null;
 }
 
 /** As much of a fault as its body tells. */
 export function describe(error: JsonObject): Fault {
   const code = error["code"];
-  const status = [error["status"], error["status_code"], code].find((value) => typeof value === "number" && Number.isInteger(value) && value >= 400 && value < 600);
-  return { status: typeof status === "number" ? status : null, message: text(error["message"]), param: text(error["param"]), code: typeof code === "string" ? text(code) : text(error["type"]) };
+  const status = [error["status"], error["status_code"], code].find(
+    (value) => typeof value === "number" && Number.isInteger(value) && value >= 400 && value < 600,
+  );
+  return {
+    status: typeof status === "number" ? status : null,
+    message: text(error["message"]),
+    param: text(error["param"]),
+    code: typeof code === "string" ? text(code) : text(error["type"]),
+  };
 }
 
 function parseStart(body: JsonObject): ModelEvent {
-  return { type: "response-start", id: text(body["id"]) ?? "", model: text(body["model"]) ?? "", createdSeconds: typeof body["created"] === "number" ? body["created"] : 0 };
+  return {
+    type: "response-start",
+    id: text(body["id"]) ?? "",
+    model: text(body["model"]) ?? "",
+    createdSeconds: typeof body["created"] === "number" ? body["created"] : 0,
+  };
 }
 
 /** A chunk's `delta` and a whole answer's `message` have the same fields. */
@@ -66,7 +79,8 @@ function parseDelta(delta: JsonObject, choice: number, events: ModelEvent[]): vo
     const call = object(value);
     parseToolCall(call, text(call["id"]) ?? "", choice, index(call["index"], position), events);
   });
-  if (delta["function_call"] !== undefined && delta["function_call"] !== null) parseToolCall({ function: delta["function_call"] }, "", choice, 0, events);
+  if (delta["function_call"] !== undefined && delta["function_call"] !== null)
+    parseToolCall({ function: delta["function_call"] }, "", choice, 0, events);
 }
 
 function parseToolCall(call: JsonObject, id: string, choice: number, at: number, events: ModelEvent[]): void {

@@ -15,6 +15,23 @@ test("every field of the official SDK has one rule, and every rule that is not p
 });
 
 test("fields that api.md names as ours are ours", () => {
-  const named = ["model", "store", "background", "service_tier", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "cache_salt", "priority", "kv_transfer_params", "lora_request", "mcp_servers"];
-  assert.deepEqual(named.filter((name) => FIELDS.get(name)?.class !== "ours"), []);
+  const named = [
+    "model",
+    "store",
+    "background",
+    "service_tier",
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "cache_salt",
+    "priority",
+    "kv_transfer_params",
+    "lora_request",
+    "mcp_servers",
+  ];
+  assert.deepEqual(
+    named.filter((name) => FIELDS.get(name)?.class !== "ours"),
+    [],
+  );
 });

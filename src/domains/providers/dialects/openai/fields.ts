@@ -10,7 +10,7 @@ export type FieldRule =
 /**
  * `set`: we write the value. `consume`: we read it and do not send it on. `namespace`: sent on as an HMAC under a key of the tenant's
  * (vendors), or not at all (engines). `salt`: replaced by the tenant's cache salt (engines), else dropped.
- * `refuse`: any value but null, and but those listed as `harmless`, is refused by name; harmless ones are dropped.
+ * `refuse`: a value other than null and other than those listed as `harmless`, is refused by name; harmless ones are dropped.
  */
 export type OursPolicy =
   | { readonly kind: "set" | "consume" | "namespace" | "salt" }
@@ -19,7 +19,11 @@ export type OursPolicy =
 const plain: FieldRule = { class: "plain" };
 const priced = (why: string): FieldRule => ({ class: "priced", why });
 const ours = (kind: "set" | "consume" | "namespace" | "salt", why: string): FieldRule => ({ class: "ours", policy: { kind }, why });
-const refused = (why: string, harmless: readonly (string | boolean)[] = []): FieldRule => ({ class: "ours", policy: { kind: "refuse", harmless }, why });
+const refused = (why: string, harmless: readonly (string | boolean)[] = []): FieldRule => ({
+  class: "ours",
+  policy: { kind: "refuse", harmless },
+  why,
+});
 
 /** The fields of the official SDK's ChatCompletionCreateParams; a test in this folder fails to compile when one is missing. */
 export const SDK_FIELDS = {
@@ -51,7 +55,10 @@ export const SDK_FIELDS = {
   stop: plain,
   store: refused("Stored completions lie in the platform's account, where tenants are not kept apart.", [false]),
   stream: plain,
-  stream_options: ours("set", "include_usage is always asked for, because usage is what is charged; the usage frame is dropped again for a caller who did not ask."),
+  stream_options: ours(
+    "set",
+    "include_usage is always asked for, because usage is what is charged; the usage frame is dropped again for a caller who did not ask.",
+  ),
   temperature: plain,
   tool_choice: plain,
   tools: priced("4 tokens a byte: templates re-indent them."),
@@ -133,4 +140,7 @@ const EXTENSIONS: Readonly<Record<string, FieldRule>> = {
 };
 
 /** Every field that the dialect names. A field that is not here is unknown: forwarded and recorded, or refused. */
-export const FIELDS: ReadonlyMap<string, FieldRule> = new Map<string, FieldRule>([...Object.entries(SDK_FIELDS), ...Object.entries(EXTENSIONS)]);
+export const FIELDS: ReadonlyMap<string, FieldRule> = new Map<string, FieldRule>([
+  ...Object.entries(SDK_FIELDS),
+  ...Object.entries(EXTENSIONS),
+]);

@@ -9,7 +9,10 @@ import { createChunkRenderer, renderWhole } from "./render.ts";
 import { openaiWire } from "./wire.ts";
 
 const START: ModelEvent = { type: "response-start", id: "chatcmpl-1", model: "m", createdSeconds: 1 };
-const USAGE: ModelEvent = { type: "usage", usage: { source: "reported", tokens: { ...NO_TOKENS, input_uncached: 5, cache_read: 4, output: 3, reasoning: 2 } } };
+const USAGE: ModelEvent = {
+  type: "usage",
+  usage: { source: "reported", tokens: { ...NO_TOKENS, input_uncached: 5, cache_read: 4, output: 3, reasoning: 2 } },
+};
 const OPTIONS = { includeUsage: true, systemFingerprint: null };
 
 test("what is rendered parses back to the same events, however they are grouped into writes", () => {
@@ -29,13 +32,22 @@ test("what is rendered parses back to the same events, however they are grouped 
       const bytes = asOne ? renderer.render(events) : Buffer.concat(events.map((event) => renderer.render([event])));
       const frames: Frame[] = [];
       assert.equal(openaiWire.decoder().push(bytes, frames), "done");
-      assert.deepEqual(frames.flatMap((frame) => frame.events()), events.map((event) => ({ ...event })));
+      assert.deepEqual(
+        frames.flatMap((frame) => frame.events()),
+        events.map((event) => ({ ...event })),
+      );
     }),
   );
 });
 
 test("usage is a frame of its own that only a caller who asked sees, and then every chunk has the field", () => {
-  const events: ModelEvent[] = [START, { type: "text-delta", choice: 0, text: "a" }, { type: "choice-end", choice: 0, reason: "stop" }, USAGE, { type: "response-end" }];
+  const events: ModelEvent[] = [
+    START,
+    { type: "text-delta", choice: 0, text: "a" },
+    { type: "choice-end", choice: 0, reason: "stop" },
+    USAGE,
+    { type: "response-end" },
+  ];
   const chunks = (includeUsage: boolean): OpenAI.ChatCompletionChunk[] =>
     createChunkRenderer({ includeUsage, systemFingerprint: "simulated" })
       .render(events)
@@ -43,8 +55,14 @@ test("usage is a frame of its own that only a caller who asked sees, and then ev
       .split("\n\n")
       .slice(0, -2)
       .map((line) => JSON.parse(line.slice("data: ".length)) as OpenAI.ChatCompletionChunk);
-  assert.deepEqual(chunks(false).map((chunk) => "usage" in chunk), [false, false]);
-  assert.deepEqual(chunks(true).map((chunk) => chunk.usage?.total_tokens ?? null), [null, null, 14]);
+  assert.deepEqual(
+    chunks(false).map((chunk) => "usage" in chunk),
+    [false, false],
+  );
+  assert.deepEqual(
+    chunks(true).map((chunk) => chunk.usage?.total_tokens ?? null),
+    [null, null, 14],
+  );
   assert.deepEqual(chunks(true).at(-1)?.choices, []);
   assert.deepEqual(chunks(true)[0]?.choices[0]?.delta, { role: "assistant", content: "a" });
   assert.equal(chunks(true)[0]?.system_fingerprint, "simulated");
@@ -73,7 +91,15 @@ test("a whole answer is a chat.completion of the official SDK's type", () => {
         index: 0,
         logprobs: null,
         finish_reason: "tool_calls",
-        message: { role: "assistant", content: null, refusal: null, tool_calls: [{ id: "c1", type: "function", function: { name: "f", arguments: "{}" } }, { id: "c2", type: "function", function: { name: "g", arguments: "" } }] },
+        message: {
+          role: "assistant",
+          content: null,
+          refusal: null,
+          tool_calls: [
+            { id: "c1", type: "function", function: { name: "f", arguments: "{}" } },
+            { id: "c2", type: "function", function: { name: "g", arguments: "" } },
+          ],
+        },
       },
       { index: 1, logprobs: null, finish_reason: "stop", message: { role: "assistant", content: "b", refusal: null } },
     ],

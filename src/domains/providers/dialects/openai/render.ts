@@ -19,7 +19,8 @@ export interface ChunkRenderer {
 export function createChunkRenderer(options: RenderOptions): ChunkRenderer {
   let head: JsonObject = {};
   const opened = new Set<number>();
-  const chunk = (fields: JsonObject): string => `data: ${JSON.stringify({ ...head, ...fields, ...(options.includeUsage && fields["usage"] === undefined ? { usage: null } : {}) })}\n\n`;
+  const chunk = (fields: JsonObject): string =>
+    `data: ${JSON.stringify({ ...head, ...fields, ...(options.includeUsage && fields["usage"] === undefined ? { usage: null } : {}) })}\n\n`;
   const delta = (choice: number, fields: JsonObject, reason: FinishReason | null = null): string => {
     const role = opened.has(choice) ? {} : { role: "assistant" };
     opened.add(choice);
@@ -37,7 +38,9 @@ export function createChunkRenderer(options: RenderOptions): ChunkRenderer {
       case "refusal-delta":
         return delta(event.choice, { refusal: event.text });
       case "tool-call-start":
-        return delta(event.choice, { tool_calls: [{ index: event.index, id: event.id, type: "function", function: { name: event.name, arguments: "" } }] });
+        return delta(event.choice, {
+          tool_calls: [{ index: event.index, id: event.id, type: "function", function: { name: event.name, arguments: "" } }],
+        });
       case "tool-call-delta":
         return delta(event.choice, { tool_calls: [{ index: event.index, function: { arguments: event.arguments } }] });
       case "choice-end":
@@ -110,7 +113,9 @@ function gather(choice: Gathered, event: Extract<ModelEvent, { readonly choice: 
 }
 
 function renderChoice(index: number, choice: Gathered): Json {
-  const toolCalls = [...choice.toolCalls].toSorted(([a], [b]) => a - b).map(([, call]) => ({ id: call.id, type: "function", function: { name: call.name, arguments: call.arguments } }));
+  const toolCalls = [...choice.toolCalls]
+    .toSorted(([a], [b]) => a - b)
+    .map(([, call]) => ({ id: call.id, type: "function", function: { name: call.name, arguments: call.arguments } }));
   return {
     index,
     message: {
@@ -126,5 +131,11 @@ function renderChoice(index: number, choice: Gathered): Json {
 }
 
 function headOf(start: Extract<ModelEvent, { readonly type: "response-start" }>, object: string, options: RenderOptions): JsonObject {
-  return { id: start.id, object, created: start.createdSeconds, model: start.model, ...(options.systemFingerprint === null ? {} : { system_fingerprint: options.systemFingerprint }) };
+  return {
+    id: start.id,
+    object,
+    created: start.createdSeconds,
+    model: start.model,
+    ...(options.systemFingerprint === null ? {} : { system_fingerprint: options.systemFingerprint }),
+  };
 }

@@ -35,17 +35,32 @@ test("a body that is not a valid request is refused with the field at fault", ()
     [JSON.stringify({ ...MINIMAL, service_tier: "priority" }), "unsupported_field", "service_tier"],
     [JSON.stringify({ ...MINIMAL, kv_transfer_params: {} }), "unsupported_field", "kv_transfer_params"],
     [JSON.stringify({ ...MINIMAL, tools: [{ type: "web_search" }] }), "unsupported_field", "tools[0].type"],
-    [JSON.stringify({ ...MINIMAL, messages: [{ role: "user", content: [{ type: "file", file: { file_id: "f" } }] }] }), "unsupported_field", "messages[0].content[0].file.file_id"],
+    [
+      JSON.stringify({ ...MINIMAL, messages: [{ role: "user", content: [{ type: "file", file: { file_id: "f" } }] }] }),
+      "unsupported_field",
+      "messages[0].content[0].file.file_id",
+    ],
   ];
   for (const [body, code, param] of cases) {
-    assert.throws(() => parseChatCompletion(Buffer.from(body)), (thrown) => thrown instanceof Problem && thrown.code === code && thrown.param === param, body.slice(0, 120));
+    assert.throws(
+      () => parseChatCompletion(Buffer.from(body)),
+      (thrown) => thrown instanceof Problem && thrown.code === code && thrown.param === param,
+      body.slice(0, 120),
+    );
   }
-  assert.throws(() => parseChatCompletion(Buffer.from([...Buffer.from('{"model":"'), 0xff, ...Buffer.from('"}')])), { code: "invalid_json" });
+  assert.throws(() => parseChatCompletion(Buffer.from([...Buffer.from('{"model":"'), 0xff, ...Buffer.from('"}')])), {
+    code: "invalid_json",
+  });
 });
 
 test("metadata is attribution: read, beaten by a header, and not sent on", () => {
   const body = { ...MINIMAL, metadata: { feature: "search", user: "u1", team: "blue" }, user: "u0" };
-  const request = parseChatCompletion(Buffer.from(JSON.stringify(body)), { feature: "chat", user: null, session: null, tags: { team: "red" } });
+  const request = parseChatCompletion(Buffer.from(JSON.stringify(body)), {
+    feature: "chat",
+    user: null,
+    session: null,
+    tags: { team: "red" },
+  });
   assert.deepEqual(request.attribution, { feature: "chat", user: "u1", session: null, tags: { team: "red" } });
   assert.equal(sent(request, VENDOR)["metadata"], undefined);
   assert.equal(parseChatCompletion(Buffer.from(JSON.stringify({ ...MINIMAL, user: "u0" }))).attribution.user, "u0");
@@ -55,7 +70,10 @@ test("what reaches an upstream equals the caller's object with our values in pla
   const extra = fc.record(
     {
       stream: fc.boolean(),
-      stream_options: fc.oneof(fc.constant(null), fc.record({ include_usage: fc.boolean(), include_obfuscation: fc.boolean() }, { requiredKeys: [] })),
+      stream_options: fc.oneof(
+        fc.constant(null),
+        fc.record({ include_usage: fc.boolean(), include_obfuscation: fc.boolean() }, { requiredKeys: [] }),
+      ),
       max_tokens: fc.oneof(fc.constant(null), fc.integer({ min: 1, max: 100 })),
       max_completion_tokens: fc.integer({ min: 1, max: 100 }),
       user: fc.oneof(fc.constant(null), fc.string({ maxLength: 9 })),
@@ -75,7 +93,10 @@ test("what reaches an upstream equals the caller's object with our values in pla
     fc.property(bodies, oddChoices, fc.constantFrom(VENDOR, ENGINE), fc.constantFrom(null, 1, 50), (body, choices, shape, outputBound) => {
       const request = parseChatCompletion(Buffer.from(oddJson(body, choices)));
       const upstream = JSON.parse(upstreamBody(request, shape, { ...VALUES, outputBound }).toString()) as JsonObject;
-      assert.deepEqual(new Map(Object.entries(upstream)), new Map(Object.entries(expected(body, shape, outputBound)).filter(([, value]) => value !== undefined)));
+      assert.deepEqual(
+        new Map(Object.entries(upstream)),
+        new Map(Object.entries(expected(body, shape, outputBound)).filter(([, value]) => value !== undefined)),
+      );
     }),
     { numRuns: 1500 },
   );
@@ -83,7 +104,12 @@ test("what reaches an upstream equals the caller's object with our values in pla
 
 test("two tenants' equal identifiers differ upstream, and equal ones of one tenant do not", () => {
   assert.equal(namespaced("user", "alice", "a"), namespaced("user", "alice", "a"));
-  const all = [namespaced("user", "alice", "a"), namespaced("user", "alice", "b"), namespaced("prompt_cache_key", "alice", "a"), namespaced("user", "bob", "a")];
+  const all = [
+    namespaced("user", "alice", "a"),
+    namespaced("user", "alice", "b"),
+    namespaced("prompt_cache_key", "alice", "a"),
+    namespaced("user", "bob", "a"),
+  ];
   assert.equal(new Set(all).size, 4);
   assert.match(all[0] ?? "", /^[0-9a-f]{64}$/);
 });
@@ -91,7 +117,12 @@ test("two tenants' equal identifiers differ upstream, and equal ones of one tena
 test("an upstream that knows only max_tokens gets the caller's maximum under that name", () => {
   const legacy: BodyShape = { ...VENDOR, outputField: "max_tokens" };
   const upstream = (fields: JsonObject, outputBound: number | null): Json[] => {
-    const body = JSON.parse(upstreamBody(parseChatCompletion(Buffer.from(JSON.stringify({ ...MINIMAL, ...fields }))), legacy, { ...VALUES, outputBound }).toString()) as JsonObject;
+    const body = JSON.parse(
+      upstreamBody(parseChatCompletion(Buffer.from(JSON.stringify({ ...MINIMAL, ...fields }))), legacy, {
+        ...VALUES,
+        outputBound,
+      }).toString(),
+    ) as JsonObject;
     return [body["max_tokens"] ?? null, body["max_completion_tokens"] ?? null];
   };
   assert.deepEqual(upstream({ max_completion_tokens: 7 }, null), [7, null]);
@@ -113,7 +144,13 @@ test("our vocabulary takes text and tools, and refuses by name what it has no wo
         model: "demo",
         messages: [
           { role: "developer", content: "be brief" },
-          { role: "user", content: [{ type: "text", text: "a" }, { type: "text", text: "b" }] },
+          {
+            role: "user",
+            content: [
+              { type: "text", text: "a" },
+              { type: "text", text: "b" },
+            ],
+          },
           { role: "assistant", content: null, tool_calls: [{ id: "c1", type: "function", function: { name: "f", arguments: "{}" } }] },
           { role: "tool", tool_call_id: "c1", content: "done" },
         ],
@@ -125,7 +162,10 @@ test("our vocabulary takes text and tools, and refuses by name what it has no wo
       }),
     ),
   ).chat();
-  assert.deepEqual(chat.messages.map((message) => message.text), ["be brief", "ab", "", "done"]);
+  assert.deepEqual(
+    chat.messages.map((message) => message.text),
+    ["be brief", "ab", "", "done"],
+  );
   assert.deepEqual(chat.toolChoice, { name: "f" });
   assert.deepEqual([chat.stop, chat.maxOutputTokens, chat.responseFormat.kind], [["x"], 5, "json_schema"]);
   const refused = (fields: JsonObject): string | null => {
@@ -136,7 +176,10 @@ test("our vocabulary takes text and tools, and refuses by name what it has no wo
       return thrown instanceof Problem && thrown.code === "unsupported_field" ? thrown.param : "another error";
     }
   };
-  assert.equal(refused({ messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "data:," } }] }] }), "messages[0].content[0].type");
+  assert.equal(
+    refused({ messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "data:," } }] }] }),
+    "messages[0].content[0].type",
+  );
   assert.equal(refused({ logprobs: true }), "logprobs");
   assert.equal(refused({ modalities: ["text", "audio"] }), "modalities");
   assert.equal(refused({ logprobs: false, logit_bias: null, tools: [] }), null);
@@ -150,7 +193,8 @@ function sent(request: ModelRequest, shape: BodyShape): JsonObject {
 function expected(body: JsonObject, shape: BodyShape, outputBound: number | null): JsonObject {
   const { metadata: _metadata, store: _store, service_tier: _tier, cache_salt: salt, user, stream_options: options, ...rest } = body;
   const isText = (value: Json | undefined): value is string => typeof value === "string";
-  const lowered = (value: Json | undefined): Json | undefined => (typeof value === "number" && outputBound !== null ? Math.min(value, outputBound) : value);
+  const lowered = (value: Json | undefined): Json | undefined =>
+    typeof value === "number" && outputBound !== null ? Math.min(value, outputBound) : value;
   const isBounded = typeof body["max_tokens"] === "number" || typeof body["max_completion_tokens"] === "number";
   return {
     ...rest,

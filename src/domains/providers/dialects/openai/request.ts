@@ -71,13 +71,19 @@ function refuseByPolicy(fields: JsonObject): void {
 function refuseInside(read: Read): void {
   read.tools?.forEach((tool, index) => {
     if (tool.type === "function" || tool.type === "custom") return;
-    throw new Problem("unsupported_field", { param: `tools[${index}].type`, message: "Only tools of type 'function' and 'custom' can be used: others run on the provider's side and are billed apart." });
+    throw new Problem("unsupported_field", {
+      param: `tools[${index}].type`,
+      message: "Only tools of type 'function' and 'custom' can be used: others run on the provider's side and are billed apart.",
+    });
   });
   read.messages.forEach((message, index) => {
     if (!Array.isArray(message.content)) return;
     message.content.forEach((part, position) => {
       if (part.file?.file_id === undefined || part.file.file_id === null) return;
-      throw new Problem("unsupported_field", { param: `messages[${index}].content[${position}].file.file_id`, message: "Files by id are not available here; send the file as 'file_data'." });
+      throw new Problem("unsupported_field", {
+        param: `messages[${index}].content[${position}].file.file_id`,
+        message: "Files by id are not available here; send the file as 'file_data'.",
+      });
     });
   });
 }
@@ -93,7 +99,9 @@ function attribute(headers: Attribution, read: Read): Attribution {
 }
 
 function invalid(issue: z.core.$ZodIssue | undefined): Problem {
-  const param = (issue?.path ?? []).map((step, index) => (typeof step === "number" ? `[${step}]` : index === 0 ? String(step) : `.${String(step)}`)).join("");
+  const param = (issue?.path ?? [])
+    .map((step, index) => (typeof step === "number" ? `[${step}]` : index === 0 ? String(step) : `.${String(step)}`))
+    .join("");
   if (param === "") return new Problem("invalid_request", { message: "The body must be a JSON object with 'model' and 'messages'." });
   return new Problem("invalid_request", { param, message: `'${param}' is not valid: ${issue?.message ?? "unexpected value"}.` });
 }
@@ -113,7 +121,9 @@ const PART = z.looseObject({
   type: z.string(),
   text: z.string().optional(),
   refusal: z.string().optional(),
-  image_url: z.union([z.string(), z.looseObject({ url: z.string(), detail: z.string().nullish() })], "expected an object with 'url'").optional(),
+  image_url: z
+    .union([z.string(), z.looseObject({ url: z.string(), detail: z.string().nullish() })], "expected an object with 'url'")
+    .optional(),
   file: z.looseObject({ file_id: z.string().nullish(), file_data: z.string().nullish() }).optional(),
 });
 
@@ -124,7 +134,13 @@ const MESSAGE = z.looseObject({
   refusal: z.string().nullish(),
   tool_call_id: z.string().nullish(),
   tool_calls: z
-    .array(z.looseObject({ id: z.string().nullish(), type: z.string().nullish(), function: z.looseObject({ name: z.string(), arguments: z.string().nullish() }).nullish() }))
+    .array(
+      z.looseObject({
+        id: z.string().nullish(),
+        type: z.string().nullish(),
+        function: z.looseObject({ name: z.string(), arguments: z.string().nullish() }).nullish(),
+      }),
+    )
     .nullish(),
 });
 
@@ -142,7 +158,16 @@ const SCHEMA = z.looseObject({
   top_p: z.number().nullish(),
   seed: z.int().nullish(),
   stop: z.union([z.string(), z.array(z.string()).max(MAX_STOPS)], `expected a string or a list of at most ${MAX_STOPS}`).nullish(),
-  tools: z.array(z.looseObject({ type: z.string(), function: z.looseObject({ name: z.string(), description: z.string().nullish(), parameters: z.looseObject({}).nullish() }).optional() })).nullish(),
+  tools: z
+    .array(
+      z.looseObject({
+        type: z.string(),
+        function: z
+          .looseObject({ name: z.string(), description: z.string().nullish(), parameters: z.looseObject({}).nullish() })
+          .optional(),
+      }),
+    )
+    .nullish(),
   tool_choice: z.union([z.string(), z.looseObject({ type: z.string() })], "expected a string or an object").nullish(),
   response_format: z.looseObject({ type: z.string() }).nullish(),
   prediction: z.looseObject({ content: z.union([z.string(), z.array(PART)]) }).nullish(),

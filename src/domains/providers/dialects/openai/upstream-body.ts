@@ -34,7 +34,8 @@ export function upstreamBody(request: ModelRequest, shape: BodyShape, values: Bo
   if (request.model !== values.upstreamModel) edits.set("model", JSON.stringify(values.upstreamModel));
   else edits.delete("model");
   editStreamOptions(edits, request, shape);
-  if (shape.saltField !== null) edits.set(shape.saltField, JSON.stringify(saltFor(fields[shape.saltField], shape.saltField, values.cacheSalt)));
+  if (shape.saltField !== null)
+    edits.set(shape.saltField, JSON.stringify(saltFor(fields[shape.saltField], shape.saltField, values.cacheSalt)));
   editOutput(edits, fields, shape, values.outputBound);
   return splice(request.body, membersOf(request), edits);
 }
@@ -44,7 +45,14 @@ export function namespaced(field: string, value: string, cacheSalt: string): str
   return createHmac("sha256", cacheSalt).update(`${field.length}:${field}${value}`).digest("hex");
 }
 
-function editOurs(edits: Map<string, string | null>, key: string, policy: OursPolicy, fields: JsonObject, shape: BodyShape, values: BodyValues): void {
+function editOurs(
+  edits: Map<string, string | null>,
+  key: string,
+  policy: OursPolicy,
+  fields: JsonObject,
+  shape: BodyShape,
+  values: BodyValues,
+): void {
   const value = fields[key];
   const sendsOn = policy.kind === "namespace" && shape.takesIdentifiers && typeof value === "string";
   if (policy.kind !== "set") edits.set(key, sendsOn ? JSON.stringify(namespaced(key, value, values.cacheSalt)) : null);
@@ -56,7 +64,8 @@ function editStreamOptions(edits: Map<string, string | null>, request: ModelRequ
     if (given !== undefined) edits.set("stream_options", null);
     return;
   }
-  if (!request.includeUsage) edits.set("stream_options", JSON.stringify({ ...(given as JsonObject | null | undefined), include_usage: true }));
+  if (!request.includeUsage)
+    edits.set("stream_options", JSON.stringify({ ...(given as JsonObject | null | undefined), include_usage: true }));
 }
 
 function saltFor(given: JsonObject[string], field: string, cacheSalt: string): string {

@@ -50,12 +50,17 @@ export function renderUsage(tokens: TokenCounts): JsonObject {
     completion_tokens: completion,
     total_tokens: prompt + completion,
     prompt_tokens_details: { cached_tokens: tokens.cache_read, audio_tokens: tokens.audio_input },
-    completion_tokens_details: { reasoning_tokens: tokens.reasoning, audio_tokens: tokens.audio_output, accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 },
+    completion_tokens_details: {
+      reasoning_tokens: tokens.reasoning,
+      audio_tokens: tokens.audio_output,
+      accepted_prediction_tokens: 0,
+      rejected_prediction_tokens: 0,
+    },
   };
 }
 
 /** More than any model takes or gives in one response: beyond it a figure is a fault, not a count. */
-export const MAX_REPORTED_TOKENS = 1_000_000_000;
+const MAX_REPORTED_TOKENS = 1_000_000_000;
 
 function count(value: Json | undefined): number | null {
   return typeof value === "number" && Number.isSafeInteger(value) && value >= 0 && value <= MAX_REPORTED_TOKENS ? value : null;

@@ -118,7 +118,7 @@ function isNotable(payload: Buffer): boolean {
   return NOTABLE.test(payload.toString("latin1"));
 }
 
-const NOTABLE = /"(?:finish_reason|usage)"\s*:\s*(?!null[\s,}])[^\s]|"error"|\\u00[2-7]/;
+const NOTABLE = /"(?:finish_reason"\s*:\s*(?!null[\s,}])[^\s]|usage"\s*:\s*(?!null[\s,}])[^\s]|error")|\\u00[2-7]/;
 
 function parseBody(bytes: Buffer): WholeBody {
   const completion = parseObject(bytes);

@@ -21,7 +21,14 @@ export const quiet = { info: (): void => undefined, warn: (): void => undefined 
 
 /** Skips a test, saying why, where the models or the plug-in are missing. Returns the models' folder. */
 export function needModels(t: TestContext): string | null {
-  const missing = TEST_MODELS === null ? "ATRIUM_TEST_MODELS names no folder of GGUF files" : !existsSync(join(PLUGIN_FOLDER, "node_modules/node-llama-cpp")) ? "the plug-in is not installed: npm run setup:local" : !existsSync(join(TEST_MODELS, CHAT_MODEL)) ? `${CHAT_MODEL} is not in ATRIUM_TEST_MODELS` : null;
+  const missing =
+    TEST_MODELS === null
+      ? "ATRIUM_TEST_MODELS names no folder of GGUF files"
+      : !existsSync(join(PLUGIN_FOLDER, "node_modules/node-llama-cpp"))
+        ? "the plug-in is not installed: npm run setup:local"
+        : !existsSync(join(TEST_MODELS, CHAT_MODEL))
+          ? `${CHAT_MODEL} is not in ATRIUM_TEST_MODELS`
+          : null;
   if (missing === null) return TEST_MODELS;
   t.diagnostic(`skipped: ${missing}`);
   t.skip(missing);
@@ -43,8 +50,22 @@ export function requestOf(fields: JsonObject): ModelRequest {
   };
 }
 
-export function deploymentOf(upstreamModel: string, provider: Readonly<Record<string, unknown>> = {}, options: Partial<Deployment["options"]> = {}): Deployment {
-  const model = { id: "m" as ModelId, owner: PLATFORM_TENANT, name: "test", visibility: "all" as const, capabilities: [], contextWindow: 131_072, maxOutputTokens: null, createdAt: 0, deployments: [] };
+export function deploymentOf(
+  upstreamModel: string,
+  provider: Readonly<Record<string, unknown>> = {},
+  options: Partial<Deployment["options"]> = {},
+): Deployment {
+  const model = {
+    id: "m" as ModelId,
+    owner: PLATFORM_TENANT,
+    name: "test",
+    visibility: "all" as const,
+    capabilities: [],
+    contextWindow: 131_072,
+    maxOutputTokens: null,
+    createdAt: 0,
+    deployments: [],
+  };
   return {
     id: "d" as DeploymentId,
     name: "local",
@@ -54,12 +75,29 @@ export function deploymentOf(upstreamModel: string, provider: Readonly<Record<st
     upstreamModel,
     region: null,
     price: { version: "p" as PriceVersion, source: "free", rates: {} },
-    options: { connectTimeoutMs: 3000, firstTokenTimeoutMs: 60_000, idleTimeoutMs: 30_000, totalTimeoutMs: 120_000, unknownFields: null, provider: { context_size: 2048, threads: 1, ...provider }, ...options },
+    options: {
+      connectTimeoutMs: 3000,
+      firstTokenTimeoutMs: 120_000,
+      idleTimeoutMs: 60_000,
+      totalTimeoutMs: 300_000,
+      unknownFields: null,
+      provider: { context_size: 2048, threads: 1, ...provider },
+      ...options,
+    },
   };
 }
 
 export function dispatchOf(fields: JsonObject, deployment: Deployment, more: Partial<Dispatch> = {}): Dispatch {
-  return { attempt: "a" as AttemptId, request: requestOf(fields), deployment, outputBound: null, cacheSalt: "", signal: new AbortController().signal, onSent: () => undefined, ...more };
+  return {
+    attempt: "a" as AttemptId,
+    request: requestOf(fields),
+    deployment,
+    outputBound: null,
+    cacheSalt: "",
+    signal: new AbortController().signal,
+    onSent: () => undefined,
+    ...more,
+  };
 }
 
 export interface Collected {

@@ -1,0 +1,209 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { PLATFORM_TENANT } from "../../kernel/ids.ts";
+import { Problem } from "../../kernel/problem.ts";
+import { type Configuration, openConfiguration } from "../../../test/support/configuration.ts";
+import { withDatabases } from "../../../test/support/postgres.ts";
+
+const SECRET = "sk-upstream-canary-0123456789";
+const credential = { params: { credential: "account" }, body: { provider: "vendor", api_key: SECRET } };
+const at = { model: "chat", deployment: "main" };
+
+function problem(code: Problem["code"], param: string | null = null) {
+  return (error: unknown) => {
+    assert.ok(error instanceof Problem, String(error));
+    assert.deepEqual([error.code, error.param], [code, param]);
+    return true;
+  };
+}
+
+function deploymentOf(configuration: Configuration, model: string) {
+  return configuration.snapshot.current.tenants.get(PLATFORM_TENANT)?.catalog.models.get(model)?.deployments[0];
+}
+
+test("a secret goes in, reaches the deployment, and comes out nowhere else", (t) =>
+  withDatabases(t, async (database, t) => {
+    const configuration = await openConfiguration(t, await database.open());
+    const { act } = configuration;
+    const admin = await configuration.admin();
+    const made = await act(admin, "credentials.put", credential);
+    assert.equal(made.body["has_secret"], true);
+    await act(admin, "models.put", { params: { model: "chat" } });
+    await act(admin, "deployments.put", { params: at, body: { provider: "vendor", credential: "account", upstream_model: "gpt", price: "free" } });
+    assert.equal(deploymentOf(configuration, "chat")?.credential?.secret, SECRET);
+
+    const kept = await act(admin, "credentials.put", { params: credential.params, body: { base_url: "http://127.0.0.1:9/v1/" } });
+    assert.deepEqual([kept.body["has_secret"], kept.body["base_url"]], [true, "http://127.0.0.1:9/v1"]);
+    assert.equal(deploymentOf(configuration, "chat")?.credential?.secret, SECRET, "omitted, it stays");
+    assert.equal(deploymentOf(configuration, "chat")?.credential?.baseUrl, "http://127.0.0.1:9/v1");
+    await act(admin, "credentials.put", { params: credential.params, body: { api_key: "sk-second" } });
+    assert.equal(deploymentOf(configuration, "chat")?.credential?.secret, "sk-second");
+    await act(admin, "credentials.put", { params: credential.params, body: { api_key: null } });
+    assert.equal(deploymentOf(configuration, "chat")?.credential?.secret, null);
+
+    const answers = [made, kept, await act(admin, "credentials.get", { params: credential.params }), await act(admin, "credentials.list")];
+    assert.equal(JSON.stringify(answers).includes("sk-"), false);
+    await act(admin, "credentials.put", credential);
+    await database.asSuperuser(async (client) => {
+      const { rows } = await client.query("SELECT credentials::text FROM credentials");
+      assert.equal(JSON.stringify(rows).includes(Buffer.from(SECRET).toString("hex")), false);
+    });
+  }));
+
+test("a sealed secret moved to another credential does not open, and the catalog stays as it was", (t) =>
+  withDatabases(t, async (database, t) => {
+    const configuration = await openConfiguration(t, await database.open());
+    const { act } = configuration;
+    const admin = await configuration.admin();
+    await act(admin, "credentials.put", credential);
+    await act(admin, "credentials.put", { params: { credential: "other" }, body: { provider: "vendor", api_key: "sk-other" } });
+    await act(admin, "models.put", { params: { model: "chat" } });
+    await act(admin, "deployments.put", { params: at, body: { provider: "vendor", credential: "other", upstream_model: "gpt", price: "free" } });
+    await database.asSuperuser((client) => client.query("UPDATE credentials AS c SET secret_sealed = o.secret_sealed FROM credentials AS o WHERE o.id <> c.id"));
+    await act(admin, "models.put", { params: { model: "later" } });
+    assert.equal(deploymentOf(configuration, "chat")?.credential?.secret, "sk-other");
+    assert.equal(configuration.snapshot.current.tenants.get(PLATFORM_TENANT)?.catalog.models.has("later"), false);
+  }));
+
+test("credentials and deployments that could not work are refused by field", (t) =>
+  withDatabases(t, async (database, t) => {
+    const { act, ...configuration } = await openConfiguration(t, await database.open());
+    const admin = await configuration.admin();
+    const credentialCases: readonly [Record<string, unknown>, string][] = [
+      [{}, "provider"],
+      [{ provider: "nobody" }, "provider"],
+      [{ provider: "inside" }, "provider"],
+      [{ provider: "vendor" }, "api_key"],
+      [{ provider: "engine" }, "base_url"],
+      [{ provider: "vendor", api_key: "k", base_url: "ftp://a" }, "base_url"],
+    ];
+    for (const [body, param] of credentialCases) await assert.rejects(act(admin, "credentials.put", { params: { credential: "x" }, body }), problem("invalid_request", param));
+    await act(admin, "credentials.put", credential);
+    await assert.rejects(act(admin, "credentials.put", { params: credential.params, body: { provider: "engine", base_url: "http://a/v1" } }), problem("conflict", "provider"));
+
+    await act(admin, "models.put", { params: { model: "chat" } });
+    const good = { provider: "vendor", credential: "account", upstream_model: "gpt", price: { input: "1", output: "2" } };
+    const deploymentCases: readonly [Record<string, unknown>, string][] = [
+      [{ ...good, provider: undefined }, "provider"],
+      [{ ...good, upstream_model: undefined }, "upstream_model"],
+      [{ ...good, credential: undefined }, "credential"],
+      [{ ...good, credential: "absent" }, "credential"],
+      [{ ...good, price: undefined }, "price"],
+      [{ ...good, price: { input: "0.0000001" } }, "price.input"],
+      [{ ...good, options: { delay_ms: 1 } }, "options.delay_ms"],
+      [{ provider: "inside", upstream_model: "m", options: { delay_ms: -1 } }, "options.delay_ms"],
+      [{ provider: "inside", upstream_model: "m", options: { nonsense: 1 } }, "options.nonsense"],
+    ];
+    for (const [body, param] of deploymentCases) await assert.rejects(act(admin, "deployments.put", { params: at, body }), problem("invalid_request", param), param);
+    await assert.rejects(act(admin, "deployments.put", { params: at, body: { ...good, price: "dataset" } }), /not available here/);
+    await assert.rejects(act(admin, "deployments.put", { params: { ...at, model: "absent" }, body: good }), problem("not_found"));
+    await act(admin, "deployments.put", { params: at, body: good });
+    await assert.rejects(act(admin, "credentials.delete", { params: credential.params }), problem("conflict"));
+    await act(admin, "models.delete", { params: { model: "chat" } });
+    await act(admin, "credentials.delete", { params: credential.params });
+    await database.asSuperuser(async (client) => {
+      const { rows } = await client.query("SELECT count(*)::int AS sealed FROM credentials WHERE secret_sealed IS NOT NULL");
+      assert.deepEqual(rows, [{ sealed: 0 }], "an archived credential has no secret");
+    });
+  }));
+
+test("a changed price is a new version, later than the one before; an unchanged one is none; a clock that goes back changes nothing", (t) =>
+  withDatabases(t, async (database, t) => {
+    let now = Date.now();
+    const configuration = await openConfiguration(t, await database.open(), { clock: { now: () => now, monotonic: () => performance.now() } });
+    const { act } = configuration;
+    const admin = await configuration.admin();
+    await act(admin, "models.put", { params: { model: "chat" } });
+    const put = async (price: unknown) => {
+      const { body } = await act(admin, "deployments.put", { params: at, body: { provider: "inside", upstream_model: "m", price } });
+      assert.equal(deploymentOf(configuration, "chat")?.price.version, body["price_version"]);
+      return body;
+    };
+    const first = await put({ input: "0.15", output: "0.60", cache_read: "0.075" });
+    assert.deepEqual(first["price"], { input: "0.15", output: "0.6", cache_read: "0.075" });
+    assert.deepEqual(deploymentOf(configuration, "chat")?.price.rates, { input_uncached: 150_000n, output: 600_000n, cache_read: 75_000n });
+    assert.equal((await put({ input: "0.150", output: "0.6", cache_read: "0.075" }))["price_version"], first["price_version"]);
+    assert.equal((await put(undefined))["price_version"], first["price_version"]);
+    now -= 3_600_000;
+    const second = await put({ input: "1" });
+    assert.notEqual(second["price_version"], first["price_version"]);
+    assert.deepEqual(second["price"], { input: "1" });
+    assert.equal((await put(null))["price"], "free", "null clears: this provider is free by default");
+    await database.asSuperuser(async (client) => {
+      const { rows } = await client.query("SELECT source, rates FROM prices ORDER BY effective_at");
+      assert.deepEqual(rows, [
+        { source: "stated", rates: { input_uncached: "150000", output: "600000", cache_read: "75000" } },
+        { source: "stated", rates: { input_uncached: "1000000" } },
+        { source: "free", rates: {} },
+      ]);
+    });
+  }));
+
+test("a tenant calls what is granted or visible to all, as its key's list narrows it; everything else is one answer", (t) =>
+  withDatabases(t, async (database, t) => {
+    const configuration = await openConfiguration(t, await database.open());
+    const { act, catalog, tenants, snapshot } = configuration;
+    const admin = await configuration.admin();
+    await act(admin, "tenants.put", { params: { tenant: "acme" } });
+    for (const model of ["open", "org/granted:1", "hidden"]) await act(admin, "models.put", { params: { model }, body: { visibility: model === "open" ? "all" : "granted" } });
+    const key = async (body: unknown) => configuration.principal((await act(admin, "tenant_keys.create", { params: { tenant: "acme" }, body })).body["key"]);
+    const caller = await key({});
+    const narrow = await key({ models: ["org/granted:1", "hidden"] });
+    const names = (principal: typeof caller) => catalog.modelsFor(snapshot.current, tenants.resolve(principal, snapshot.current), principal).map((model) => model.name);
+    assert.deepEqual(names(caller), ["open"]);
+    const grant = { params: { tenant: "acme", model: "org/granted:1" } };
+    assert.equal((await act(admin, "grants.put", grant)).status, 201);
+    assert.equal((await act(admin, "grants.put", grant)).status, 200);
+    assert.deepEqual([names(caller), names(narrow)], [["open", "org/granted:1"], ["org/granted:1"]]);
+    const messages = ["hidden", "absent", "open"].map((name) => {
+      let message = "";
+      assert.throws(() => catalog.modelFor(snapshot.current, tenants.resolve(narrow, snapshot.current), narrow, name), (error) => {
+        message = String(error);
+        return problem("model_not_found")(error);
+      });
+      return message;
+    });
+    assert.equal(new Set(messages).size, 1);
+    assert.deepEqual((await act(admin, "grants.list", { params: { tenant: "acme" } })).body["data"], [(await act(admin, "grants.get", grant)).body]);
+    await assert.rejects(act(admin, "grants.put", { params: { tenant: "acme", model: "absent" } }), problem("not_found"));
+    await act(admin, "grants.delete", grant);
+    assert.deepEqual(names(caller), ["open"]);
+    await assert.rejects(act(admin, "grants.get", grant), problem("not_found"));
+    await assert.rejects(act(admin, "grants.delete", grant), problem("not_found"));
+  }));
+
+test("what a deployment leaves out has the documented default, and what its provider's schema makes of the options is what it gets", (t) =>
+  withDatabases(t, async (database, t) => {
+    const configuration = await openConfiguration(t, await database.open());
+    const { act } = configuration;
+    const admin = await configuration.admin();
+    await act(admin, "models.put", { params: { model: "chat" } });
+    const body = { provider: "inside", upstream_model: "m" };
+    await act(admin, "deployments.put", { params: at, body });
+    const defaults = { connectTimeoutMs: 3000, firstTokenTimeoutMs: 600_000, idleTimeoutMs: 120_000, totalTimeoutMs: 3_600_000, unknownFields: null, provider: { delay_ms: 5 } };
+    assert.deepEqual(deploymentOf(configuration, "chat")?.options, defaults);
+    assert.equal(deploymentOf(configuration, "chat")?.model.contextWindow, 131_072);
+    await act(admin, "deployments.put", { params: at, body: { ...body, idle_timeout_ms: 7, unknown_fields: "refuse", options: { delay_ms: 9 } } });
+    await act(admin, "deployments.put", { params: at, body: { region: "eu" } });
+    assert.deepEqual(deploymentOf(configuration, "chat")?.options, { ...defaults, idleTimeoutMs: 7, unknownFields: "refuse", provider: { delay_ms: 9 } });
+    await act(admin, "deployments.put", { params: at, body: { idle_timeout_ms: null, unknown_fields: null, options: null } });
+    assert.deepEqual(deploymentOf(configuration, "chat")?.options, defaults);
+    await act(admin, "deployments.put", { params: { ...at, deployment: "first" }, body: { ...body, position: 0 } });
+    await act(admin, "deployments.put", { params: { ...at, deployment: "last" }, body });
+    const names = configuration.snapshot.current.tenants.get(PLATFORM_TENANT)?.catalog.models.get("chat")?.deployments.map((deployment) => deployment.name);
+    assert.deepEqual(names, ["main", "first", "last"]);
+    await act(admin, "deployments.delete", { params: at });
+    await assert.rejects(act(admin, "deployments.get", { params: at }), problem("not_found"));
+    assert.equal(deploymentOf(configuration, "chat")?.name, "first");
+  }));
+
+test("two upserts of one new model or deployment at once make one row", (t) =>
+  withDatabases(t, async (database, t) => {
+    const { act, ...configuration } = await openConfiguration(t, await database.open());
+    const admin = await configuration.admin();
+    const models = await Promise.all(Array.from({ length: 6 }, () => act(admin, "models.put", { params: { model: "chat" } })));
+    assert.equal(new Set(models.map((answer) => answer.body["id"])).size, 1);
+    const body = { provider: "inside", upstream_model: "m", price: { input: "1" } };
+    const deployments = await Promise.all(Array.from({ length: 6 }, () => act(admin, "deployments.put", { params: at, body })));
+    assert.equal(new Set(deployments.map((answer) => `${answer.body["id"]} ${answer.body["price_version"]}`)).size, 1);
+  }));

@@ -1,0 +1,116 @@
+import { after, test } from "node:test";
+import assert from "node:assert/strict";
+import { systemClock } from "../../kernel/clock.ts";
+import { Problem } from "../../kernel/problem.ts";
+import type { JsonObject } from "../../kernel/request.ts";
+import type { Provider } from "./contract.ts";
+import { createProviders } from "./service.ts";
+import { deploymentOf, dispatchOf } from "./testing/dispatching.ts";
+import { JSON_HEADERS, completionOf, scriptedUpstream } from "./testing/scripted-upstream.ts";
+
+const providers = createProviders({ clock: systemClock });
+after(() => providers.close());
+
+const MINIMAL: JsonObject = { model: "demo", messages: [{ role: "user", content: "hi" }] };
+
+test("every provider of the table has an id of its own, and an https base URL unless it runs on this machine or must be told", () => {
+  const ids = providers.list().map((provider) => provider.id);
+  assert.deepEqual(ids, [...new Set(ids)].toSorted());
+  for (const id of [
+    "openai",
+    "groq",
+    "mistral",
+    "deepseek",
+    "openrouter",
+    "together",
+    "fireworks",
+    "xai",
+    "vllm",
+    "sglang",
+    "ollama",
+    "lmstudio",
+    "llamacpp",
+    "simulated",
+  ])
+    assert.ok(providers.get(id), id);
+  for (const { id, defaultBaseUrl } of providers.list())
+    if (defaultBaseUrl !== null) assert.match(defaultBaseUrl, /^(https:|http:\/\/127\.0\.0\.1)/, id);
+  assert.equal(providers.get("constructor"), undefined);
+});
+
+test("an engine gets the tenant's cache salt and refuses unknown fields; a vendor gets no salt and has them forwarded", async (t) => {
+  const upstream = await scriptedUpstream((exchange) => {
+    exchange.head(200, JSON_HEADERS);
+    exchange.end(JSON.stringify(completionOf("a")));
+  });
+  t.after(() => upstream.close());
+  const send = async (id: string, fields: JsonObject): Promise<JsonObject> => {
+    const provider = named(id);
+    await provider.dispatch(dispatchOf(deploymentOf({ provider: id, baseUrl: upstream.baseUrl }), { ...MINIMAL, ...fields }));
+    return JSON.parse(upstream.exchanges.at(-1)?.body.toString() ?? "") as JsonObject;
+  };
+  assert.equal((await send("vllm", {}))["cache_salt"], "salt-of-tenant");
+  assert.notEqual((await send("vllm", { cache_salt: "mine" }))["cache_salt"], "mine");
+  assert.equal((await send("vllm", { user: "alice" }))["user"], undefined);
+  assert.equal((await send("openai", { cache_salt: "mine" }))["cache_salt"], undefined);
+  assert.match(JSON.stringify((await send("openai", { user: "alice" }))["user"]), /^"[0-9a-f]{64}"$/);
+  assert.equal((await send("groq", { max_completion_tokens: 5 }))["max_completion_tokens"], 5);
+  assert.equal((await send("ollama", { max_completion_tokens: 5 }))["max_tokens"], 5);
+  assert.equal(upstream.exchanges[0]?.headers.authorization, undefined);
+  assert.equal(refusal("vllm", { color: "blue" }), "color");
+  assert.equal(refusal("vllm", { color: "blue" }, "forward"), null);
+  assert.equal(refusal("openai", { color: "blue" }), null);
+  assert.equal(refusal("openai", { color: "blue" }, "refuse"), "color");
+});
+
+test("an engine is never made to fetch: media must come as data URLs", () => {
+  const image = (url: string): JsonObject => ({
+    messages: [
+      {
+        role: "user",
+        content: [
+          { type: "text", text: "look" },
+          { type: "image_url", image_url: { url } },
+        ],
+      },
+    ],
+  });
+  for (const url of ["http://169.254.169.254/latest/meta-data", "https://example.com/a.png", "file:///etc/passwd", ""])
+    assert.equal(refusal("vllm", image(url)), "messages[0].content[1].image_url", url);
+  assert.equal(
+    refusal("sglang", { messages: [{ role: "user", content: [{ type: "video_url", video_url: { url: "http://a/b" } }] }] }),
+    "messages[0].content[0].video_url",
+  );
+  assert.equal(refusal("vllm", image("data:image/png;base64,AAAA")), null);
+  assert.equal(refusal("openai", image("https://example.com/a.png")), null);
+});
+
+test("a base URL's own query stays, and its trailing slash does not double", async (t) => {
+  const upstream = await scriptedUpstream((exchange) => {
+    exchange.head(200, JSON_HEADERS);
+    exchange.end(JSON.stringify(completionOf("a")));
+  });
+  t.after(() => upstream.close());
+  await named("openai_compatible").dispatch(
+    dispatchOf(deploymentOf({ provider: "openai_compatible", baseUrl: `${upstream.baseUrl}/?api-version=1` }), MINIMAL),
+  );
+  assert.equal(upstream.exchanges[0]?.path, "/v1/chat/completions?api-version=1");
+});
+
+function named(id: string): Provider {
+  const provider = providers.get(id);
+  assert.ok(provider);
+  return provider;
+}
+
+/** The param of the refusal; null where the request is accepted. */
+function refusal(id: string, fields: JsonObject, unknownFields: "forward" | "refuse" | null = null): string | null {
+  const { request, deployment } = dispatchOf(deploymentOf({ provider: id, options: { unknownFields } }), { ...MINIMAL, ...fields });
+  try {
+    named(id).accept(request, deployment);
+    return null;
+  } catch (thrown) {
+    assert.ok(thrown instanceof Problem && thrown.code === "unsupported_field");
+    return thrown.param;
+  }
+}
