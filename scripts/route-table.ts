@@ -10,7 +10,13 @@ import type { AnyRoute } from "../src/surfaces/admin/index.ts";
 /** The whole route table as data, without a server behind it: to be read, not to be called. */
 export function routeTable(): AnyRoute[] {
   const catalog = { credentials: absent(), models: absent(), deployments: absent(), grants: absent(), secretFields: secretFields() };
-  return [...tenantsRoutes(absent()), ...identityRoutes(absent()), ...catalogRoutes(catalog as Parameters<typeof catalogRoutes>[0]), ...meteringRoutes(absent()), ...recordsRoutes(absent())];
+  return [
+    ...tenantsRoutes(absent()),
+    ...identityRoutes(absent()),
+    ...catalogRoutes(catalog as Parameters<typeof catalogRoutes>[0]),
+    ...meteringRoutes(absent()),
+    ...recordsRoutes(absent()),
+  ];
 }
 
 function secretFields(): string[] {

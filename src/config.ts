@@ -24,7 +24,7 @@ export const SETTINGS = {
   DATABASE_LISTEN_URL: setting({ type: "postgres:// URL", default: null, describe: "A direct connection for LISTEN, where DATABASE_URL is a transaction pooler's.", parse: postgresUrl, secret: true }),
   ATRIUM_DATA_DIR: setting({ type: "directory", default: "./data", describe: "Where the embedded database, the journal, the master key and the first admin key live.", parse: directory }),
   ATRIUM_MASTER_KEY: setting({ type: "32 bytes, base64 or hex", default: null, describe: "The root of all secrets. Unset with the embedded database: generated once into master.key (0600) in the data directory. Keep a copy apart from backups: without it nothing sealed opens again.", parse: masterKey, secret: true }),
-  ATRIUM_BOOTSTRAP_KEY: setting({ type: "at least 32 characters", default: null, describe: "A platform-admin key of this value exists while the variable holds it: for automation.", parse: atLeast(32), secret: true }),
+  ATRIUM_BOOTSTRAP_KEY: setting({ type: "32–1024 visible ASCII characters", default: null, describe: "A platform-admin key of this value exists while the variable holds it: for automation.", parse: visible(32, 1024), secret: true }),
   ATRIUM_DURABILITY: setting({ type: "process | power", default: "power", describe: "What a journalled record survives before the upstream sees a byte: a killed process, or a power loss as well.", parse: oneOf("process", "power") }),
   ATRIUM_DEMO_MODEL: setting({ type: "upstream model id or *.gguf", default: null, describe: "At first start, gives the demo tenant this real model too: an upstream model id (with OPENAI_API_KEY), or a GGUF file.", parse: nonEmpty }),
   OPENAI_API_KEY: setting({ type: "secret", default: null, describe: "The credential of ATRIUM_DEMO_MODEL when it is an upstream model id. Read at first start only, and stored sealed.", parse: nonEmpty, secret: true }),
@@ -122,8 +122,9 @@ function oneOf<const Word extends string>(...words: readonly Word[]) {
   };
 }
 
-function atLeast(characters: number) {
-  return (text: string): Parsed<string> => (text.length >= characters ? { value: text } : { reason: `must have at least ${characters} characters` });
+/** What an `Authorization` header can carry as a token. */
+function visible(least: number, most: number) {
+  return (text: string): Parsed<string> => (text.length >= least && text.length <= most && /^[\x21-\x7e]+$/.test(text) ? { value: text } : { reason: `must have ${least} to ${most} characters, without spaces` });
 }
 
 function nonEmpty(text: string): Parsed<string> {
@@ -147,6 +148,5 @@ function httpUrl(text: string): Parsed<string> {
 }
 
 function masterKey(text: string): Parsed<string> {
-  const bytes = /^[0-9a-fA-F]{64}$/.test(text) ? Buffer.from(text, "hex") : Buffer.from(text, "base64");
-  return bytes.length === 32 ? { value: text } : { reason: "must be exactly 32 bytes; `openssl rand -base64 32` makes one" };
+  return /^(?:[0-9a-fA-F]{64}|[0-9A-Za-z+/_-]{43}=?)$/.test(text.trim()) ? { value: text } : { reason: "must be exactly 32 bytes; `openssl rand -base64 32` makes one" };
 }

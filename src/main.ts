@@ -123,7 +123,7 @@ function createDomains(config: Config, storage: Storage, log: Log) {
     ...shared,
     pepper: pepperOf(masterKey),
     bootstrapKey: config.ATRIUM_BOOTSTRAP_KEY,
-    stalenessBoundMs: config.ATRIUM_STALENESS_SECONDS * 1000,
+    stalenessBoundMs: stalenessBoundMs(config),
     projectOf: (tx, nameOrId) => tenants.projects.idOf(tx, nameOrId),
   });
   const tenants = createTenants({ ...shared, revokeProjectKeys: identity.keys.revokeProject });
@@ -167,8 +167,7 @@ function createSurfaces(config: Config, storage: Storage, domains: Domains, drai
   });
 
   const app = createHttpServer({ newId, log });
-  const stalenessBoundMs = config.ATRIUM_STALENESS_SECONDS * 1000;
-  mountHealth(app, { authenticate, allow, metrics, stalenessBoundMs, readiness: () => ({ draining: drain.draining, journal: journal.health, configurationAgeMs: snapshot.stalenessMs() }) });
+  mountHealth(app, { authenticate, allow, metrics, stalenessBoundMs: stalenessBoundMs(config), readiness: () => ({ draining: drain.draining, journal: journal.health, configurationAgeMs: snapshot.stalenessMs() }) });
   mountCall(app, "/v1/chat/completions", chatCompletions, { clock, drain, takeBody: createBodyReader(), serve: (received) => serve(platform, received) });
   mountModels(app, {
     authenticate,
@@ -239,6 +238,11 @@ function adminCalls(app: FastifyInstance, key: string): AdminCall {
     if (response.statusCode >= 400) throw new Error(body.error?.message ?? `${method} ${url} failed`);
     return body;
   };
+}
+
+/** At least three looks: between two of them the configuration is never confirmed, and 0 means "as soon as it is not". */
+function stalenessBoundMs(config: Config): number {
+  return Math.max(config.ATRIUM_STALENESS_SECONDS * 1000, 3 * SNAPSHOT_POLL_MS);
 }
 
 function keyringOf({ snapshot }: Pick<Storage, "snapshot">, tenant: TenantId): TenantKeyring {

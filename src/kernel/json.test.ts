@@ -6,7 +6,10 @@ import { Problem } from "./problem.ts";
 
 const DEPTH = 64;
 const parse = (text: string | Buffer) => parseJson(Buffer.from(text), DEPTH);
-const refusedAs = (code: string, param: string | null = null) => (thrown: unknown) => thrown instanceof Problem && thrown.code === code && thrown.param === param;
+const refusedAs =
+  (code: string, param: string | null = null) =>
+  (thrown: unknown) =>
+    thrown instanceof Problem && thrown.code === code && thrown.param === param;
 
 test("what JSON.stringify writes, in any indentation, parses to the same value", () => {
   fc.assert(
@@ -23,7 +26,10 @@ test("a key named twice in one object is refused and named, at any depth and in 
       const units = Array.from({ length: key.length }, (_, index) => `\\u${key.charCodeAt(index).toString(16).padStart(4, "0")}`);
       const second = escaped ? `"${units.join("")}"` : JSON.stringify(key);
       const object = `{${JSON.stringify(key)}:${JSON.stringify(value)},${second}:1}`;
-      const nested = Array.from({ length: depth }).reduce<string>((inside, _, index) => (index % 2 === 0 ? `[0,${inside}]` : `{"a":${inside}}`), object);
+      const nested = Array.from({ length: depth }).reduce<string>(
+        (inside, _, index) => (index % 2 === 0 ? `[0,${inside}]` : `{"a":${inside}}`),
+        object,
+      );
       assert.throws(() => parse(nested), refusedAs("duplicate_key", key));
     }),
   );

@@ -18,6 +18,7 @@ export const PROBLEMS = {
   unsupported_field: { status: 400, type: "invalid_request_error", message: "A field of the body cannot be honoured here; leave it out." },
   unsupported_media_type: { status: 415, type: "invalid_request_error", message: "Send the body as application/json." },
   request_too_large: { status: 413, type: "invalid_request_error", message: "The body is larger than this server accepts." },
+  headers_too_large: { status: 431, type: "invalid_request_error", message: "The request's headers are larger than this server accepts. Send fewer or shorter ones." },
   request_timeout: { status: 408, type: "invalid_request_error", message: "The body did not arrive in time. Send it again." },
   conflict: { status: 409, type: "invalid_request_error", message: "The request conflicts with the present state." },
   idempotency_mismatch: { status: 409, type: "invalid_request_error", message: "This Idempotency-Key was used with another body. Use a new key for a new request." },

@@ -16,7 +16,7 @@ export function record(platform: Platform, received: Received & Partial<Compiled
     trace: call.trace,
     endpoint: call.endpoint,
     outcome: outcome.kind,
-    status: outcome.kind === "problem" ? outcome.problem.status : 200,
+    status: statusOf(outcome),
     problem: "problem" in outcome ? outcome.problem.code : null,
     cause: "problem" in outcome ? outcome.problem.cause : undefined,
     tenant: principal?.tenant ?? null,
@@ -38,6 +38,24 @@ export function record(platform: Platform, received: Received & Partial<Compiled
     chargeUsd: settlement === null ? null : formatUsd(settlement.charge),
     estimated: settlement?.estimated ?? null,
     firstTokenMs: settlement?.firstTokenMs ?? null,
-    durationMs: platform.clock.monotonic() - call.startedMonotonic,
+    durationMs: Math.round((platform.clock.monotonic() - call.startedMonotonic) * 10) / 10,
   } satisfies CallEvent);
 }
+
+/** As HTTP would say it: a stream that broke off had sent 200, but it is no success. */
+function statusOf(outcome: Outcome): number {
+  switch (outcome.kind) {
+    case "answered":
+      return 200;
+    case "client_left":
+      return CLIENT_CLOSED_REQUEST;
+    case "problem":
+    case "truncated":
+      return outcome.problem.status;
+    default:
+      return outcome satisfies never;
+  }
+}
+
+/** nginx's number, which log tools know. */
+const CLIENT_CLOSED_REQUEST = 499;

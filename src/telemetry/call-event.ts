@@ -4,6 +4,7 @@ export interface CallEvent {
   readonly trace: string;
   readonly endpoint: string;
   readonly outcome: "answered" | "truncated" | "client_left" | "problem";
+  /** How it ended as an HTTP status: 499 where the client left, the problem's where a stream broke off. */
   readonly status: number;
   readonly problem: string | null;
   /** What really happened, for the log of a failed call. */
@@ -28,5 +29,6 @@ export interface CallEvent {
   readonly chargeUsd: string | null;
   readonly estimated: boolean | null;
   readonly firstTokenMs: number | null;
+  /** To a tenth. */
   readonly durationMs: number;
 }

@@ -22,23 +22,28 @@ export function createMetrics() {
   const firstToken = new Histogram({ name: "atrium_first_token_seconds", help: "From dispatch to the first frame.", labelNames: ["provider"], buckets: LATENCY_SECONDS, registers });
   const tokens = new Counter({ name: "atrium_tokens_total", help: "Tokens charged.", labelNames: ["provider", "direction"], registers });
   const charge = new Counter({ name: "atrium_charge_usd_total", help: "Charged to tenants, USD (rounded; the ledger is exact).", labelNames: ["provider"], registers });
-  // `labels()` builds and hashes a label set each time; children are bound once per combination instead.
-  const bound = new Map<string, { inc(value?: number): void }>();
-  const child = (counter: Counter, name: string, labels: readonly string[]) => {
-    const key = `${name}|${labels.join("|")}`;
-    let found = bound.get(key);
-    if (found === undefined) bound.set(key, (found = counter.labels(...labels)));
-    return found;
-  };
+  // `labels()` builds and hashes a label set each time, so the children of each endpoint and provider are bound once.
+  const endpoints = new Map<string, ReturnType<typeof bindEndpoint>>();
+  const providers = new Map<string, ReturnType<typeof bindProvider>>();
+  const bindEndpoint = (endpoint: string) => ({
+    duration: duration.labels(endpoint),
+    ended: { answered: new Map(), truncated: new Map(), client_left: new Map(), problem: new Map() } satisfies Record<CallEvent["outcome"], Map<number, Child>>,
+  });
+  const bindProvider = (provider: string) => ({ firstToken: firstToken.labels(provider), input: tokens.labels(provider, "input"), output: tokens.labels(provider, "output"), charge: charge.labels(provider) });
   return {
     call(event: CallEvent): void {
-      child(calls, "calls", [event.endpoint, event.outcome, String(event.status)]).inc();
-      duration.observe({ endpoint: event.endpoint }, event.durationMs / 1000);
+      const endpoint = remembered(endpoints, event.endpoint, bindEndpoint);
+      endpoint.duration.observe(event.durationMs / 1000);
+      const ended: Map<number, Child> = endpoint.ended[event.outcome];
+      let child = ended.get(event.status);
+      if (child === undefined) ended.set(event.status, (child = calls.labels(event.endpoint, event.outcome, String(event.status))));
+      child.inc();
       if (event.provider === null) return;
-      if (event.firstTokenMs !== null) firstToken.observe({ provider: event.provider }, event.firstTokenMs / 1000);
-      if (event.inputTokens !== null) child(tokens, "tokens", [event.provider, "input"]).inc(event.inputTokens);
-      if (event.outputTokens !== null) child(tokens, "tokens", [event.provider, "output"]).inc(event.outputTokens);
-      if (event.chargeUsd !== null) child(charge, "charge", [event.provider]).inc(Number(event.chargeUsd));
+      const provider = remembered(providers, event.provider, bindProvider);
+      if (event.firstTokenMs !== null) provider.firstToken.observe(event.firstTokenMs / 1000);
+      if (event.inputTokens !== null) provider.input.inc(event.inputTokens);
+      if (event.outputTokens !== null) provider.output.inc(event.outputTokens);
+      if (event.chargeUsd !== null) provider.charge.inc(Number(event.chargeUsd));
     },
     watch(gauges: Gauges): void {
       gauge("atrium_calls_in_flight", "Calls that have begun and not ended.", gauges.callsInFlight);
@@ -53,6 +58,16 @@ export function createMetrics() {
   function gauge(name: string, help: string, read: () => number): void {
     new Gauge({ name, help, registers, collect() { this.set(read()); } });
   }
+}
+
+interface Child {
+  inc(): void;
+}
+
+function remembered<Value>(known: Map<string, Value>, key: string, make: (key: string) => Value): Value {
+  let value = known.get(key);
+  if (value === undefined) known.set(key, (value = make(key)));
+  return value;
 }
 
 export type Metrics = ReturnType<typeof createMetrics>;

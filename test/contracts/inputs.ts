@@ -19,20 +19,41 @@ export function badInputs(route: AnyRoute, body: Readonly<Record<string, unknown
   const bad: BadInput[] = [{ what: "unknown query field", change: {}, query: "matrix_unknown=1", status: 400, param: "matrix_unknown" }];
   if (route.method === "GET") return bad;
   const accepted = route.body === null ? {} : body;
-  const raw = (what: string, text: string, status: number, param: string | null): BadInput => ({ what, change: { raw: text, headers: JSON_TYPE }, status, param });
+  const raw = (what: string, text: string, status: number, param: string | null): BadInput => ({
+    what,
+    change: { raw: text, headers: JSON_TYPE },
+    status,
+    param,
+  });
   bad.push(
     { what: "unknown body field", change: { body: { ...accepted, matrix_unknown: 1 } }, status: 400, param: "matrix_unknown" },
-    raw("__proto__ as a body field", JSON.stringify({ ...accepted, __matrix__: { a: 1 } }).replace("__matrix__", "__proto__"), 400, "__proto__"),
+    raw(
+      "__proto__ as a body field",
+      JSON.stringify({ ...accepted, __matrix__: { a: 1 } }).replace("__matrix__", "__proto__"),
+      400,
+      "__proto__",
+    ),
     raw("malformed JSON", "{", 400, null),
     raw("a list as body", "[]", 400, null),
     raw("null as body", "null", 400, null),
     raw("a key twice", '{"matrix":1,"matrix":2}', 400, "matrix"),
     raw("too deep", `{"a":${"[".repeat(BOUNDS.jsonDepth)}${"]".repeat(BOUNDS.jsonDepth)}}`, 400, null),
     raw("oversized", `{"a":"${"x".repeat(BOUNDS.adminBodyBytes)}"}`, 413, null),
-    { what: "another content type", change: { raw: "a=1", headers: { "content-type": "application/x-www-form-urlencoded" } }, status: 415, param: null },
+    {
+      what: "another content type",
+      change: { raw: "a=1", headers: { "content-type": "application/x-www-form-urlencoded" } },
+      status: 415,
+      param: null,
+    },
     { what: "malformed If-Match", change: { headers: { ...JSON_TYPE, "if-match": "new" } }, status: 400, param: "if-match" },
   );
-  if (route.method === "POST") bad.push({ what: "malformed Idempotency-Key", change: { headers: { ...JSON_TYPE, "idempotency-key": "with space" } }, status: 400, param: "idempotency-key" });
+  if (route.method === "POST")
+    bad.push({
+      what: "malformed Idempotency-Key",
+      change: { headers: { ...JSON_TYPE, "idempotency-key": "with space" } },
+      status: 400,
+      param: "idempotency-key",
+    });
   return [...bad, ...wrongTypes(route, body)];
 }
 
@@ -45,7 +66,12 @@ function wrongTypes(route: AnyRoute, body: Readonly<Record<string, unknown>>): B
   return fieldsOf(schema).flatMap((field) => {
     const wrong = STRANGERS.filter((value) => refusedAt(schema, { ...body, [field]: value }, field));
     if (wrong.length === 0) return [{ what: `${field}: no value of any type is refused`, change: {}, status: 400, param: field }];
-    return wrong.map((value) => ({ what: `${field} = ${JSON.stringify(value).slice(0, 20)}`, change: { body: { ...body, [field]: value } }, status: 400, param: field }));
+    return wrong.map((value) => ({
+      what: `${field} = ${JSON.stringify(value).slice(0, 20)}`,
+      change: { body: { ...body, [field]: value } },
+      status: 400,
+      param: field,
+    }));
   });
 }
 
@@ -60,6 +86,7 @@ function refusedAt(schema: z.ZodType, value: unknown, field: string): boolean {
 /** The names of an object schema's fields; of all alternatives where there are several. */
 export function fieldsOf(schema: z.ZodType): string[] {
   if (schema instanceof z.ZodObject) return Object.keys(schema.shape);
-  if (schema instanceof z.ZodUnion) return [...new Set(schema.options.flatMap((option) => (option instanceof z.ZodType ? fieldsOf(option) : [])))];
+  if (schema instanceof z.ZodUnion)
+    return [...new Set(schema.options.flatMap((option) => (option instanceof z.ZodType ? fieldsOf(option) : [])))];
   return [];
 }

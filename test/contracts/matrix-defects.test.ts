@@ -12,7 +12,9 @@ test("on a platform without defects every cell of the matrix is covered", async 
 });
 
 /** What the matrix must say of each planted defect: the route, and a word of why. */
-const FOUND: Readonly<Record<Exclude<ToyDefect, "broken-example" | "owner-refused">, readonly [route: string, caller: string, why: RegExp]>> = {
+const FOUND: Readonly<
+  Record<Exclude<ToyDefect, "broken-example" | "owner-refused">, readonly [route: string, caller: string, why: RegExp]>
+> = {
   "foreign-project-by-id": ["projects.get", "tenant admin of B", /was told/],
   "foreign-tenant-allowed": ["projects.put", "tenant admin of B", /rows of A changed/],
   "deleted-told-apart": ["projects.get", "tenant admin of B", /told apart from what never existed/],
@@ -20,6 +22,7 @@ const FOUND: Readonly<Record<Exclude<ToyDefect, "broken-example" | "owner-refuse
   "crash-on-star": ["projects.put", "platform admin", /answered 500/],
   "case-folded": ["tenants.delete", "platform admin", /told apart/],
   "answer-beyond-schema": ["projects.get", "tenant admin of A", /not what its schema says/],
+  unaudited: ["projects.put", "tenant admin of A", /left 0 audit rows/],
   "revoked-told-apart": ["every path", "no key, malformed key, unknown key, revoked key", /different answers/],
 };
 
@@ -35,7 +38,10 @@ for (const [defect, [route, caller, why]] of Object.entries(FOUND) as [ToyDefect
 
 test("where the owner's own call fails, its cells are void, and void is no success", async () => {
   const cells = await matrixWith("owner-refused");
-  assert.ok(cells.some((cell) => cell.verdict === "void" && cell.route === "projects.get"), summary(cells));
+  assert.ok(
+    cells.some((cell) => cell.verdict === "void" && cell.route === "projects.get"),
+    summary(cells),
+  );
 });
 
 async function matrixWith(...defects: ToyDefect[]): Promise<Cell[]> {
@@ -56,9 +62,14 @@ function worldOf(toy: ToyPlatform): MatrixWorld {
     shortLifeMs: 50,
     send,
     checksum: toy.checksum,
+    remembers: false,
+    auditRows: async () => toy.audit.length,
     async mint(tenant, role, expiresInMs) {
       const body = { name: "matrix", permissions: [role], ...(expiresInMs === undefined ? {} : { expires_at: Date.now() + expiresInMs }) };
-      return JSON.parse((await send({ method: "POST", path: `/admin/v1/tenants/${tenant}/keys`, key: toy.adminKey, body })).text) as { id: string; key: string };
+      return JSON.parse((await send({ method: "POST", path: `/admin/v1/tenants/${tenant}/keys`, key: toy.adminKey, body })).text) as {
+        id: string;
+        key: string;
+      };
     },
     async revoke(tenant, id) {
       await send({ method: "DELETE", path: `/admin/v1/tenants/${tenant}/keys/${id}`, key: toy.adminKey });
@@ -70,8 +81,16 @@ async function inject(toy: ToyPlatform, { method, path, key, headers, body, raw 
   const answer = await toy.server.inject({
     method: method as "GET",
     url: path,
-    headers: { ...(key === null ? {} : { authorization: `Bearer ${key}` }), ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
+    headers: {
+      ...(key === null ? {} : { authorization: `Bearer ${key}` }),
+      ...(body === undefined ? {} : { "content-type": "application/json" }),
+      ...headers,
+    },
     ...(raw === undefined && body === undefined ? {} : { payload: raw ?? JSON.stringify(body) }),
   });
-  return { status: answer.statusCode, headers: Object.fromEntries(Object.entries(answer.headers).map(([name, value]) => [name, String(value)])), text: answer.body };
+  return {
+    status: answer.statusCode,
+    headers: Object.fromEntries(Object.entries(answer.headers).map(([name, value]) => [name, String(value)])),
+    text: answer.body,
+  };
 }

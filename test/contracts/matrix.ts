@@ -23,10 +23,19 @@ export async function runMatrix(world: MatrixWorld): Promise<Cell[]> {
   const callers = await engage(stage);
   const cells: Cell[] = [];
   for (const route of world.routes) {
-    cells.push(...(await upright(route.id, () => accessCells(stage, callers, route))), ...(await upright(route.id, () => inputCells(stage, route))));
-    for (const caller of callers.filter(({ name }) => name === "tenant admin of B" || name === "platform admin")) cells.push(...(await upright(route.id, () => identityCells(stage, caller, route))));
+    cells.push(
+      ...(await upright(route.id, () => accessCells(stage, callers, route))),
+      ...(await upright(route.id, () => inputCells(stage, route))),
+    );
+    if (route.method === "POST" && world.remembers) cells.push(...(await upright(route.id, () => repeatCells(stage, callers, route))));
+    for (const caller of callers.filter(({ name }) => name === "tenant admin of B" || name === "platform admin"))
+      cells.push(...(await upright(route.id, () => identityCells(stage, caller, route))));
   }
-  return [...cells, ...(await upright("every path", () => methodCells(stage))), ...(await upright("every path", () => strangerCells(stage, callers)))];
+  return [
+    ...cells,
+    ...(await upright("every path", () => methodCells(stage))),
+    ...(await upright("every path", () => strangerCells(stage, callers))),
+  ];
 }
 
 /** A hole in the platform may take the stage away (its tenant deleted by a probe): that is a finding, not the end of the run. */
@@ -41,8 +50,12 @@ async function upright(route: string, work: () => Promise<Cell[]>): Promise<Cell
 /** `covered 10 · void 0 · failed 0`, then each cell that is not covered. */
 export function summary(cells: readonly Cell[]): string {
   const count = (verdict: Cell["verdict"]) => cells.filter((cell) => cell.verdict === verdict).length;
-  const rest = cells.filter((cell) => cell.verdict !== "covered").map((cell) => `${cell.verdict}: ${cell.route} × ${cell.caller} × ${cell.what}: ${cell.why.slice(0, WHY_LENGTH)}`);
-  return [`matrix: ${cells.length} cells: ${count("covered")} covered, ${count("void")} void, ${count("failed")} failed`, ...rest].join("\n");
+  const rest = cells
+    .filter((cell) => cell.verdict !== "covered")
+    .map((cell) => `${cell.verdict}: ${cell.route} × ${cell.caller} × ${cell.what}: ${cell.why.slice(0, WHY_LENGTH)}`);
+  return [`matrix: ${cells.length} cells: ${count("covered")} covered, ${count("void")} void, ${count("failed")} failed`, ...rest].join(
+    "\n",
+  );
 }
 
 const WHY_LENGTH = 600;
@@ -63,8 +76,20 @@ async function engage(stage: Stage): Promise<Caller[]> {
   const expires = Date.now() + world.shortLifeMs;
   const revoked = await world.mint(tenant("A"), "tenant_admin");
   await world.revoke(tenant("A"), revoked.id);
-  const refused = (name: string, key: string | null, refusedWith = "invalid_api_key"): Caller => ({ name, key, refusedWith, reaches: "A", permissions: new Set() });
-  const held = (name: string, key: string, reaches: Caller["reaches"], permissions: readonly Permission[]): Caller => ({ name, key, refusedWith: null, reaches, permissions: new Set(permissions) });
+  const refused = (name: string, key: string | null, refusedWith = "invalid_api_key"): Caller => ({
+    name,
+    key,
+    refusedWith,
+    reaches: "A",
+    permissions: new Set(),
+  });
+  const held = (name: string, key: string, reaches: Caller["reaches"], permissions: readonly Permission[]): Caller => ({
+    name,
+    key,
+    refusedWith: null,
+    reaches,
+    permissions: new Set(permissions),
+  });
   const callers = [
     refused("no key", null),
     refused("malformed key", "atr_malformed"),
@@ -93,9 +118,12 @@ async function accessCells(stage: Stage, callers: readonly Caller[], route: AnyR
     const expected = expectation(caller, route);
     const params = expected.status === 200 ? await stage.freshParams(route, "A") : stage.params(route, "A");
     const before = await checksumOf(stage, "A");
+    const audited = await stage.world.auditRows();
     const answer = await stage.call(route, caller.key, params, "A");
     const faults = expected.status === 200 ? successFaults(answer, route) : refusalFaults(answer, expected.status, expected.code);
     if (expected.status !== 200 && (await checksumOf(stage, "A")) !== before) faults.push("rows of A changed");
+    const left = (await stage.world.auditRows()) - audited;
+    if (left !== (expected.status === 200 && route.audit !== null ? 1 : 0)) faults.push(`left ${left} audit rows`);
     if (caller.reaches === "B") faults.push(...leaks(stage, answer, [...Object.values(params), JSON.stringify(stage.body(route, "A"))]));
     cells.push(cell(route.id, caller.name, "valid example", faults));
   }
@@ -107,14 +135,54 @@ async function inputCells(stage: Stage, route: AnyRoute): Promise<Cell[]> {
   const params = stage.params(route, "B");
   const before = await checksumOf(stage, "B");
   for (const bad of badInputs(route, stage.body(route, "B"))) {
-    const query = bad.query === undefined ? {} : { path: `${pathFor(route, params)}?${new URLSearchParams(stage.query(route))}&${bad.query}` };
+    const query =
+      bad.query === undefined
+        ? {}
+        : { path: `${pathFor(route, params)}?${new URLSearchParams(stage.query(route)).toString()}&${bad.query}` };
     const answer = await stage.call(route, stage.world.adminKey, params, "B", { ...bad.change, ...query });
     const faults = refusalFaults(answer, bad.status, null);
-    if (bad.param !== null && !String(envelopeOf(answer)?.param).startsWith(bad.param)) faults.push(`param is ${envelopeOf(answer)?.param}, not ${bad.param}`);
+    if (bad.param !== null && !String(envelopeOf(answer)?.param).startsWith(bad.param))
+      faults.push(`param is ${envelopeOf(answer)?.param}, not ${bad.param}`);
     cells.push(cell(route.id, "platform admin", bad.what, faults));
   }
   const untouched = (await checksumOf(stage, "B")) === before;
   return untouched ? cells : [...cells, cell(route.id, "platform admin", "all bad input", ["rows of B changed"])];
+}
+
+/** An Idempotency-Key: the same request again, another body under it, and the same key in another tenant's hands. */
+async function repeatCells(stage: Stage, callers: readonly Caller[], route: AnyRoute): Promise<Cell[]> {
+  const params = await stage.freshParams(route, "A");
+  const raw = JSON.stringify(stage.body(route, "A"));
+  const ask = (key: string | null, text = raw) =>
+    stage.call(route, key, params, "A", {
+      raw: text,
+      headers: { "content-type": "application/json", "idempotency-key": `matrix-${route.id}` },
+    });
+  const first = await ask(stage.world.adminKey);
+  const before = await checksumOf(stage, "A");
+  const [again, other] = [await ask(stage.world.adminKey), await ask(stage.world.adminKey, ` ${raw}`)];
+  const faults = successFaults(first, route);
+  const told = JSON.parse(again.text) as Record<string, unknown>;
+  const once = Object.entries(JSON.parse(first.text) as Record<string, unknown>).filter(
+    ([name, value]) => !isDeepStrictEqual(told[name], value),
+  );
+  if (again.status !== first.status || again.headers["idempotent-replayed"] !== "true")
+    faults.push(`the repeat answered ${again.status} ${again.text}`);
+  if (once.some(([name]) => name !== "key" || name in told)) faults.push(`the repeat differs: ${again.text}`);
+  const cells = [cell(route.id, "platform admin", "the same request again", faults)];
+  cells.push(cell(route.id, "platform admin", "another body under one Idempotency-Key", refusalFaults(other, 409, "idempotency_mismatch")));
+  for (const caller of callers.filter(({ reaches }) => reaches === "B")) {
+    const { status, code } = expectation(caller, route);
+    const answer = await ask(caller.key);
+    cells.push(
+      cell(route.id, caller.name, "A's Idempotency-Key", [
+        ...refusalFaults(answer, status, code),
+        ...leaks(stage, answer, [...Object.values(params), raw]),
+      ]),
+    );
+  }
+  if ((await checksumOf(stage, "A")) !== before) cells.push(cell(route.id, "platform admin", "repeats", ["rows of A changed"]));
+  return cells;
 }
 
 /** Each place of the route that names something, × each thing that the caller may not find there. */
@@ -125,7 +193,9 @@ async function identityCells(stage: Stage, caller: Caller, route: AnyRoute): Pro
   const cells: Cell[] = [];
   for (const position of positionsOf(route, stage)) cells.push(...(await probe(stage, caller, route, position)));
   if ((await checksumOf(stage, "A")) !== before) cells.push(cell(route.id, caller.name, "all foreign ids", ["rows of A changed"]));
-  return control.status < 300 ? cells : cells.map((each): Cell => ({ ...each, verdict: "void", why: `the owner's same call answered ${control.status} ${control.text}` }));
+  return control.status < 300
+    ? cells
+    : cells.map((each): Cell => ({ ...each, verdict: "void", why: `the owner's same call answered ${control.status} ${control.text}` }));
 }
 
 async function probe(stage: Stage, caller: Caller, route: AnyRoute, position: Position): Promise<Cell[]> {
@@ -145,7 +215,8 @@ async function probe(stage: Stage, caller: Caller, route: AnyRoute, position: Po
     if (expect === "refused" && answer.status < 300) faults.push(`answered ${answer.status} ${answer.text}`);
     if (expect === "as if it never existed") {
       const baseline = await askForStranger(form, value);
-      if (comparable(answer, value) !== baseline) faults.push(`told apart from what never existed: ${comparable(answer, value)} / ${baseline}`);
+      if (comparable(answer, value) !== baseline)
+        faults.push(`told apart from what never existed: ${comparable(answer, value)} / ${baseline}`);
     }
     cells.push(cell(route.id, caller.name, `${position.name}: ${what}`, faults));
   }
@@ -177,7 +248,14 @@ async function strangerCells(stage: Stage, callers: readonly Caller[]): Promise<
     for (const route of stage.world.routes) answers.add(comparable(await stage.call(route, key, stage.params(route, "A"), "A"), ""));
     for (const path of NOWHERE) answers.add(comparable(await stage.world.send({ method: "GET", path, key }), ""));
   }
-  return [cell("every path", strangers.map(({ name }) => name).join(", "), "one answer for all", answers.size === 1 ? [] : [`${answers.size} different answers: ${[...answers].join(" / ")}`])];
+  return [
+    cell(
+      "every path",
+      strangers.map(({ name }) => name).join(", "),
+      "one answer for all",
+      answers.size === 1 ? [] : [`${answers.size} different answers: ${[...answers].join(" / ")}`],
+    ),
+  ];
 }
 
 const NOWHERE = ["/admin/v1", "/admin/v1/nothing", "/admin/v1/tenants/nothing/nothing", "/v1/organization/nothing"];
@@ -191,7 +269,9 @@ function successFaults(answer: Received, route: AnyRoute): string[] {
   const body: unknown = JSON.parse(answer.text);
   const parsed = route.result.safeParse(body);
   if (!parsed.success) return [`the answer is not what its schema says: ${parsed.error.message}`];
-  return isDeepStrictEqual(parsed.data, body) ? [] : [`the answer is not what its schema says: ${JSON.stringify(body)} holds more than ${JSON.stringify(parsed.data)}`];
+  return isDeepStrictEqual(parsed.data, body)
+    ? []
+    : [`the answer is not what its schema says: ${JSON.stringify(body)} holds more than ${JSON.stringify(parsed.data)}`];
 }
 
 function refusalFaults(answer: Received, status: number, code: string | null): string[] {
@@ -213,12 +293,17 @@ function envelopeOf(answer: Received): { readonly code: string; readonly param: 
 /** What of A's an answer to somebody of B holds, beside what the caller itself had sent. */
 function leaks(stage: Stage, answer: Received, sent: readonly string[]): string[] {
   const told = `${answer.text}\n${JSON.stringify(answer.headers)}`;
-  return stage.secrets("A").filter((secret) => told.includes(secret) && !sent.some((each) => each.includes(secret))).map((secret) => `'${secret}' of A was told`);
+  return stage
+    .secrets("A")
+    .filter((secret) => told.includes(secret) && !sent.some((each) => each.includes(secret)))
+    .map((secret) => `'${secret}' of A was told`);
 }
 
 /** An answer without what differs between any two answers, and with the value that was asked for blotted out. */
 function comparable({ status, headers, text }: Received, asked: string): string {
-  const kept = Object.entries(headers).filter(([name]) => !VARYING.has(name)).toSorted();
+  const kept = Object.entries(headers)
+    .filter(([name]) => !VARYING.has(name))
+    .toSorted(([left], [right]) => (left < right ? -1 : 1));
   const body = asked === "" ? text : text.replaceAll(JSON.stringify(asked).slice(1, -1), "«asked»");
   return JSON.stringify([status, kept, body]);
 }

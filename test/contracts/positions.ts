@@ -26,9 +26,16 @@ export interface Probe {
 /** All positions of a route: its path's parameters, and the fields of query and body that are named like one of the table's parameters. */
 export function positionsOf(route: AnyRoute, stage: Stage): Position[] {
   const inPath = templatesOf(route.path).map((template) => pathPosition(route, template));
-  const inQuery = fieldsOf(route.query).filter((field) => kindOf(field, stage) !== null).map((field) => fieldPosition(route, "query", field, stage));
-  const inBody = route.body === null ? [] : fieldsOf(route.body).filter((field) => kindOf(field, stage) !== null).map((field) => fieldPosition(route, "body", field, stage));
-  return [...inPath, ...inQuery, ...inBody, ...wrongParent(route, stage)];
+  const inQuery = fieldsOf(route.query)
+    .filter((field) => kindOf(field, stage) !== null)
+    .map((field) => fieldPosition(route, "query", field, stage));
+  const inBody =
+    route.body === null
+      ? []
+      : fieldsOf(route.body)
+          .filter((field) => kindOf(field, stage) !== null)
+          .map((field) => fieldPosition(route, "body", field, stage));
+  return [...inPath, ...inQuery, ...inBody, ...wrongParent(route, stage), ...inHeaders(route)];
 }
 
 function lookalike(value: string): string {
@@ -69,15 +76,48 @@ function wrongParent(route: AnyRoute, stage: Stage): Position[] {
       async values(stage) {
         const { id, name } = stage.thing(leaf, "B");
         const free = leaf === route.path && route.method === "PUT";
-        const values = [["id", id], ["name", free ? null : name]] as const;
-        return values.flatMap(([what, value]): Probe[] => (value === null ? [] : [{ what, value, form: what, expect: "as if it never existed" }]));
+        const values = [
+          ["id", id],
+          ["name", free ? null : name],
+        ] as const;
+        return values.flatMap(([what, value]): Probe[] =>
+          value === null ? [] : [{ what, value, form: what, expect: "as if it never existed" }],
+        );
       },
       async call(stage, _route, key, value) {
-        return stage.call(route, key, { ...stage.params(route, "B"), [leafOf(parent)]: handleOf(await stage.sibling(parent)), [leafOf(leaf)]: value });
+        return stage.call(route, key, {
+          ...stage.params(route, "B"),
+          [leafOf(parent)]: handleOf(await stage.sibling(parent)),
+          [leafOf(leaf)]: value,
+        });
       },
     },
   ];
 }
+
+/** Headers by which other products name a tenant or a project: here they name nothing. */
+function inHeaders(route: AnyRoute): Position[] {
+  if (route.method !== "GET") return [];
+  return [
+    {
+      name: "headers",
+      stranger: lookalike,
+      async values(stage, reachesEverything) {
+        if (reachesEverything && route.reach !== "path") return [];
+        const named = stage.things("A").filter(({ kind }) => kind === "tenant" || kind === "project");
+        return named.flatMap(({ kind, id, name }) =>
+          [id, name].flatMap((value): Probe[] =>
+            value === null ? [] : [{ what: `foreign ${kind}`, value, form: kind, expect: "as if it never existed" }],
+          ),
+        );
+      },
+      call: (stage, _route, key, value) =>
+        stage.call(route, key, stage.params(route, "B"), "B", { headers: Object.fromEntries(TENANT_HEADERS.map((name) => [name, value])) }),
+    },
+  ];
+}
+
+const TENANT_HEADERS = ["openai-organization", "openai-project", "x-atrium-tenant", "x-tenant-id", "x-forwarded-tenant"];
 
 function pathPosition(route: AnyRoute, template: string): Position {
   const parameter = leafOf(template);
@@ -95,9 +135,11 @@ async function pathProbes(stage: Stage, template: string, free: boolean, reaches
   const own = stage.thing(template, "B");
   const foreign = stage.thing(template, "A");
   // The platform's admin may see A; to it only a child under the wrong parent is foreign.
-  const isForeign = template.includes("{tenant}") && foreign.id !== own.id && !(reachesEverything && template.endsWith("/tenants/{tenant}"));
+  const isForeign =
+    template.includes("{tenant}") && foreign.id !== own.id && !(reachesEverything && template.endsWith("/tenants/{tenant}"));
   const deleted = await stage.deleted(template);
-  const never = (what: string, value: string | null): Probe[] => (value === null ? [] : [{ what, value, form: what.endsWith("id") ? "id" : "name", expect: "as if it never existed" }]);
+  const never = (what: string, value: string | null): Probe[] =>
+    value === null ? [] : [{ what, value, form: what.endsWith("id") ? "id" : "name", expect: "as if it never existed" }];
   const refused = (what: string, value: string): Probe => ({ what, value, form: what, expect: "refused" });
   return [
     ...(isForeign ? never("foreign id", foreign.id) : []),
@@ -128,7 +170,8 @@ function fieldPosition(route: AnyRoute, place: "query" | "body", field: string, 
     name: `${place} ${field}`,
     stranger: kindOf(field, stage) === ANY ? successor : lookalike,
     // Whoever reaches everything, over a route that is nobody's in particular, may name anybody's things.
-    values: async (_stage, reachesEverything) => fieldProbes(stage, kindOf(field, stage) ?? "", reachesEverything && route.reach !== "path"),
+    values: async (_stage, reachesEverything) =>
+      fieldProbes(stage, kindOf(field, stage) ?? "", reachesEverything && route.reach !== "path"),
     call: async (_stage, _route, key, value) => {
       const params = stage.params(route, "B");
       if (place === "query") return stage.call(route, key, params, "B", { path: withQuery(stage, route, params, field, value) });
@@ -144,7 +187,7 @@ function withQuery(stage: Stage, route: AnyRoute, params: Readonly<Record<string
   const query = new URLSearchParams(stage.query(route));
   query.delete(field);
   query.set(acceptsList(route.query, field, value) ? `${field}[]` : field, value);
-  return `${pathFor(route, params)}?${query}`;
+  return `${pathFor(route, params)}?${query.toString()}`;
 }
 
 /** Wrapped in a list where the field is one. */
@@ -166,7 +209,12 @@ function fieldProbes(stage: Stage, kind: string, reachesAll: boolean): Probe[] {
   const values = foreign.flatMap(({ id, name }) => [id, name]).filter((value) => value !== null && !own.has(value)) as string[];
   return [
     ...values.map((value): Probe => ({ what: `foreign ${value}`, value, form: value, expect: "as if it never existed" })),
-    ...["null", "*", "%", "\u{1f4a3}", "a\0b"].map((value): Probe => ({ what: JSON.stringify(value), value, form: value, expect: "any answer" })),
+    ...["null", "*", "%", "\u{1f4a3}", "a\0b"].map((value): Probe => ({
+      what: JSON.stringify(value),
+      value,
+      form: value,
+      expect: "any answer",
+    })),
   ];
 }
 

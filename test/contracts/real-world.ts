@@ -19,6 +19,8 @@ export function worldAt(url: string, adminKey: string, routes: readonly AnyRoute
     shortLifeMs: 1_000,
     send,
     checksum: createChecksum(superuser),
+    remembers: true,
+    auditRows: async () => Number((await superuser.query<{ count: string }>("SELECT count(*) FROM audit_rows")).rows[0]?.count),
     async mint(tenant, role, expiresInMs) {
       const above = `/admin/v1/tenants/${tenant}`;
       const { data } = (await admin("GET", `${above}/projects`)) as { data: { id: string }[] };
@@ -29,22 +31,35 @@ export function worldAt(url: string, adminKey: string, routes: readonly AnyRoute
     async revoke(tenant, id) {
       await admin("DELETE", `/admin/v1/tenants/${tenant}/keys/${id}`);
     },
-    query: (route) => (route.id in EVERYTHING ? { start_time: String(startOfToday()), ...EVERYTHING[route.id] } : {}),
+    query: (route) =>
+      route.id in EVERYTHING
+        ? { start_time: String(startOfToday()), end_time: String(startOfToday() + 2 * 86_400), ...EVERYTHING[route.id] }
+        : {},
     async call(tenant, canary) {
       await admin("PUT", "/admin/v1/models/matrix", { visibility: "all" });
       await admin("PUT", "/admin/v1/models/matrix/deployments/only", { provider: "simulated", upstream_model: "simulated", price: "free" });
       const { key } = await world.mint(tenant, "developer");
       const headers = { "content-type": "application/json", "x-atrium-feature": canary, "x-atrium-user": canary };
-      const answer = await send({ method: "POST", path: "/v1/chat/completions", key, headers, body: { model: "matrix", messages: [{ role: "user", content: "Hello" }] } });
+      const answer = await send({
+        method: "POST",
+        path: "/v1/chat/completions",
+        key,
+        headers,
+        body: { model: "matrix", messages: [{ role: "user", content: "Hello" }] },
+      });
       if (answer.status !== 200) throw new Error(`the chat answered ${answer.status}: ${answer.text}`);
-      const usage = await send({ method: "GET", path: `/v1/organization/usage/completions?start_time=${startOfToday()}&group_by=feature`, key });
+      const usage = await send({
+        method: "GET",
+        path: `/v1/organization/usage/completions?start_time=${startOfToday()}&group_by=feature`,
+        key,
+      });
       if (!usage.text.includes(canary)) throw new Error(`the usage of ${tenant} does not show its call: ${usage.text}`);
     },
   };
   return world;
 }
 
-/** Reports that name everything they can. */
+/** Reports, made to name everything they can; over a time that does not move between two answers. */
 const EVERYTHING: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   "usage.completions": { group_by: "project_id,api_key_id,model,feature,user" },
   "usage.costs": { group_by: "project_id,api_key_id,line_item,model,feature,user" },
@@ -61,7 +76,11 @@ async function overHttp(url: string, { method, path, key, headers, body, raw }: 
   const payload = raw ?? (body === undefined ? null : JSON.stringify(body));
   const answer = await fetch(url + path, {
     method,
-    headers: { ...(key === null ? {} : { authorization: `Bearer ${key}` }), ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
+    headers: {
+      ...(key === null ? {} : { authorization: `Bearer ${key}` }),
+      ...(body === undefined ? {} : { "content-type": "application/json" }),
+      ...headers,
+    },
     body: method === "GET" ? null : payload,
   });
   return { status: answer.status, headers: Object.fromEntries(answer.headers), text: await answer.text() };
@@ -69,7 +88,9 @@ async function overHttp(url: string, { method, path, key, headers, body, raw }: 
 
 /** Digests every row of a tenant, of every table, and the row that describes it. */
 function createChecksum(client: pg.Client): (tenant: string) => Promise<string> {
-  const query = client.query<{ name: string }>(TENANT_TABLES).then(({ rows }) => rows.map(({ name }) => digestOf(name)).join(" UNION ALL "));
+  const query = client
+    .query<{ name: string }>(TENANT_TABLES)
+    .then(({ rows }) => rows.map(({ name }) => digestOf(name)).join(" UNION ALL "));
   return async (tenant) => JSON.stringify((await client.query(await query, [tenant])).rows);
 }
 

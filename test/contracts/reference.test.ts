@@ -18,7 +18,17 @@ test("a page that says something else, or is missing, is stale", async (t) => {
   t.after(() => rm(folder, { recursive: true }));
   await writeFile(path.join(folder, "a.md"), "old");
   await writeFile(path.join(folder, "b.md"), "same");
-  assert.deepEqual(await stalePages(folder, new Map([["a.md", "new"], ["b.md", "same"], ["c.md", "missing"]])), ["a.md", "c.md"]);
+  assert.deepEqual(
+    await stalePages(
+      folder,
+      new Map([
+        ["a.md", "new"],
+        ["b.md", "same"],
+        ["c.md", "missing"],
+      ]),
+    ),
+    ["a.md", "c.md"],
+  );
 });
 
 test("the whole route table is fit to be mounted", () => {

@@ -12,6 +12,10 @@ export interface MatrixWorld {
   send(request: Sent): Promise<Received>;
   /** A digest of every row that is the tenant's (its id), read past row security. */
   checksum(tenant: string): Promise<string>;
+  /** How many rows the audit trails of all tenants hold. */
+  auditRows(): Promise<number>;
+  /** Whether an Idempotency-Key is remembered here (it takes a database). */
+  readonly remembers: boolean;
   /** Mints a key of a role in a tenant (its name) through the API; `expiresInMs` makes it a short-lived one. */
   mint(tenant: string, role: "tenant_admin" | "developer", expiresInMs?: number): Promise<{ readonly id: string; readonly key: string }>;
   revoke(tenant: string, id: string): Promise<void>;
@@ -60,9 +64,11 @@ export class Stage {
     const kinds = new Set(world.routes.flatMap((route) => templatesOf(route.path)));
     const ordered = [...kinds].toSorted((left, right) => left.split("/").length - right.split("/").length);
     for (const owner of ["A", "B"] as const) {
-      for (const template of ordered) stage.#things.set(place(owner, template), await stage.#make(template, owner, stage.#usualName(template, owner)));
+      for (const template of ordered)
+        stage.#things.set(place(owner, template), await stage.#make(template, owner, stage.#usualName(template, owner)));
     }
-    for (const owner of ["A", "B"] as const) await world.call?.(handleOf(stage.thing("/admin/v1/tenants/{tenant}", owner)), stage.canary(owner));
+    for (const owner of ["A", "B"] as const)
+      await world.call?.(handleOf(stage.thing("/admin/v1/tenants/{tenant}", owner)), stage.canary(owner));
     return stage;
   }
 
@@ -124,10 +130,22 @@ export class Stage {
   }
 
   /** Sends the route's example, with the owner's names in place of the example's. */
-  call(route: AnyRoute, key: string | null, params: Readonly<Record<string, string>>, owner: Owner = "B", change: Partial<Sent> = {}): Promise<Received> {
+  call(
+    route: AnyRoute,
+    key: string | null,
+    params: Readonly<Record<string, string>>,
+    owner: Owner = "B",
+    change: Partial<Sent> = {},
+  ): Promise<Received> {
     const query = new URLSearchParams(this.#renamed(this.query(route), owner) as Record<string, string>).toString();
     const path = pathFor(route, params) + (query === "" ? "" : `?${query}`);
-    return this.world.send({ method: route.method, path, key, ...(route.body === null ? {} : { body: this.body(route, owner) }), ...change });
+    return this.world.send({
+      method: route.method,
+      path,
+      key,
+      ...(route.body === null ? {} : { body: this.body(route, owner) }),
+      ...change,
+    });
   }
 
   query(route: AnyRoute): Record<string, string> {
@@ -149,7 +167,9 @@ export class Stage {
 
   /** What must never reach anybody but the owner: ids, names and contents of what is its tenant's. */
   secrets(owner: Owner): string[] {
-    const own = [...this.#things].filter(([key]) => key.startsWith(`${owner} `) && key.includes("{tenant}") && !this.isShared(key)).flatMap(([, { id, name }]) => [id, name]);
+    const own = [...this.#things]
+      .filter(([key]) => key.startsWith(`${owner} `) && key.includes("{tenant}") && !this.isShared(key))
+      .flatMap(([, { id, name }]) => [id, name]);
     return [...own, this.canary(owner)].filter((secret) => secret !== null);
   }
 
@@ -163,9 +183,17 @@ export class Stage {
     const put = this.world.routes.find((route) => route.method === "PUT" && route.path === template);
     const route = put ?? this.world.routes.find((each) => each.method === "POST" && each.path === collectionOf(template));
     if (route === undefined) return new Error(`no route makes ${template}`);
-    const parents = Object.fromEntries(templatesOf(collectionOf(template)).map((parent) => [leafOf(parent), handleOf(this.thing(parent, owner))]));
-    const answer = await this.call(route, this.world.adminKey, put === undefined ? parents : { ...parents, [leafOf(template)]: name }, owner);
-    if (answer.status >= 300) return new Error(`the example of ${route.id} answered ${answer.status} on an installation where its parents exist: ${answer.text}`);
+    const parents = Object.fromEntries(
+      templatesOf(collectionOf(template)).map((parent) => [leafOf(parent), handleOf(this.thing(parent, owner))]),
+    );
+    const answer = await this.call(
+      route,
+      this.world.adminKey,
+      put === undefined ? parents : { ...parents, [leafOf(template)]: name },
+      owner,
+    );
+    if (answer.status >= 300)
+      return new Error(`the example of ${route.id} answered ${answer.status} on an installation where its parents exist: ${answer.text}`);
     const { id } = JSON.parse(answer.text) as { id?: string };
     return { id: id ?? null, name: put === undefined ? null : name };
   }
@@ -173,7 +201,9 @@ export class Stage {
   /** The platform's things keep their example's name, which other examples refer to; a tenant's are told apart by kind and owner. */
   #usualName(template: string, owner: Owner): string {
     const route = this.world.routes.find((each) => each.path === template) as AnyRoute;
-    return this.#isTenants(template) ? `${kindOf(template)}-${owner.toLowerCase()}-${this.#run}` : (route.example.params[leafOf(template)] as string);
+    return this.#isTenants(template)
+      ? `${kindOf(template)}-${owner.toLowerCase()}-${this.#run}`
+      : (route.example.params[leafOf(template)] as string);
   }
 
   /** What a tenant's path names there is the platform's, the same for all (the model of a grant). */
@@ -182,22 +212,30 @@ export class Stage {
   }
 
   #isTenants(template: string): boolean {
-    const elsewhere = this.world.routes.some((route) => route.method === "PUT" && !route.path.includes("{tenant}") && leafOf(route.path) === leafOf(template));
+    const elsewhere = this.world.routes.some(
+      (route) => route.method === "PUT" && !route.path.includes("{tenant}") && leafOf(route.path) === leafOf(template),
+    );
     return template.includes("{tenant}") && !elsewhere;
   }
 
   /** An example's fields that name a tenant's thing, by what they are called, with this owner's in its place. */
   #renamed(value: unknown, owner: Owner, field = ""): unknown {
     if (Array.isArray(value)) return value.map((each) => this.#renamed(each, owner, field));
-    if (typeof value === "object" && value !== null) return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, this.#renamed(each, owner, key)]));
-    const named = this.world.routes.find((route) => route.method === "PUT" && this.#isTenants(route.path) && kindOf(route.path) === kindOfField(field));
+    if (typeof value === "object" && value !== null)
+      return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, this.#renamed(each, owner, key)]));
+    const named = this.world.routes.find(
+      (route) => route.method === "PUT" && this.#isTenants(route.path) && kindOf(route.path) === kindOfField(field),
+    );
     return named === undefined || typeof value !== "string" ? value : this.#usualName(named.path, owner);
   }
 }
 
 /** `project`, `projects`, `project_id` and `project_ids` name a project. */
 export function kindOfField(field: string): string {
-  return field.replace(/_ids?$/, "").replace(/s$/, "").replace(/^api_key$/, "key");
+  return field
+    .replace(/_ids?$/, "")
+    .replace(/s$/, "")
+    .replace(/^api_key$/, "key");
 }
 
 /** `/a/{x}/b/{y}/c` names two kinds of things: `/a/{x}` and `/a/{x}/b/{y}`. */

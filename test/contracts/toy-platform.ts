@@ -24,6 +24,8 @@ export interface ToyPlatform {
   readonly audit: readonly AuditRow[];
   /** How often the snapshot was caught up, and to what. */
   readonly caughtUp: readonly number[];
+  /** Makes the next catching up fail with this. */
+  failCatchUp(error: Error): void;
   checksum(tenant: string): Promise<string>;
 }
 
@@ -35,6 +37,7 @@ export type ToyDefect =
   | "answer-beyond-schema"
   | "revoked-told-apart"
   | "owner-refused"
+  | "unaudited"
   | "crash-on-star"
   | "case-folded"
   | "broken-example";
@@ -68,22 +71,42 @@ interface State {
 export async function startToyPlatform(defects: ReadonlySet<ToyDefect> = new Set()): Promise<ToyPlatform> {
   const makeId = createIdMaker(systemClock, systemRandom);
   const adminKey = "toy-platform-admin";
-  const admin: ToyKey = { id: "bootstrap", secret: adminKey, tenant: PLATFORM_TENANT, permissions: new Set(ROLES.platform_admin), expiresAt: null, revoked: false };
+  const admin: ToyKey = {
+    id: "bootstrap",
+    secret: adminKey,
+    tenant: PLATFORM_TENANT,
+    permissions: new Set(ROLES.platform_admin),
+    expiresAt: null,
+    revoked: false,
+  };
   const store = { state: { tenants: [], projects: [], keys: [admin], audit: [], version: 0 } as State };
   const caughtUp: number[] = [];
+  let failure: Error | null = null;
+  const catchUp = async (version: number) => {
+    const error = failure;
+    failure = null;
+    if (error !== null) throw error;
+    caughtUp.push(version);
+  };
   const routes = toyRoutes(store, makeId, defects);
   const server = createHttpServer({ newId: makeId, log: createLog("silent") });
-  mountRoutes(server, routes, toyNeeds(store, makeId, caughtUp, defects));
+  mountRoutes(server, routes, toyNeeds(store, makeId, catchUp, defects));
   await server.ready();
   return {
     server,
     routes,
     adminKey,
     caughtUp,
+    failCatchUp: (error) => void (failure = error),
     get audit() {
       return store.state.audit;
     },
-    checksum: async (tenant) => JSON.stringify([store.state.projects, store.state.tenants].map((things) => things.filter((thing) => thing.tenant === tenant || thing.id === tenant))),
+    checksum: async (tenant) =>
+      JSON.stringify(
+        [store.state.projects, store.state.tenants].map((things) =>
+          things.filter((thing) => thing.tenant === tenant || thing.id === tenant),
+        ),
+      ),
   };
 }
 
@@ -92,7 +115,12 @@ export function forged<T>(value: unknown): T {
   return value as T;
 }
 
-function toyNeeds(store: { state: State }, makeId: () => Uuid, caughtUp: number[], defects: ReadonlySet<ToyDefect>): RunnerNeeds {
+function toyNeeds(
+  store: { state: State },
+  makeId: () => Uuid,
+  catchUp: RunnerNeeds["catchUp"],
+  defects: ReadonlySet<ToyDefect>,
+): RunnerNeeds {
   return {
     clock: systemClock,
     makeId,
@@ -114,13 +142,14 @@ function toyNeeds(store: { state: State }, makeId: () => Uuid, caughtUp: number[
     },
     findTenant: (nameOrId) => (findThing(store.state.tenants, PLATFORM_TENANT, nameOrId, defects)?.id ?? null) as TenantId | null,
     writeAudit: async (_transaction, row) => {
+      if (defects.has("unaudited")) return;
       store.state = { ...store.state, audit: [...store.state.audit, row] };
     },
     bumpConfig: async () => {
       store.state = { ...store.state, version: store.state.version + 1 };
       return store.state.version;
     },
-    catchUp: async (version) => void caughtUp.push(version),
+    catchUp,
     keyringOf: () => assert.fail("nothing is remembered here: it would need a database"),
   };
 }
@@ -135,7 +164,11 @@ function authenticate(state: State, credential: string | null, defects: Readonly
 
 function findThing(things: readonly Thing[], tenant: TenantId, nameOrId: string, defects: ReadonlySet<ToyDefect>): Thing | null {
   const folded = (text: string) => (defects.has("case-folded") ? text.toLowerCase() : text);
-  const found = things.findLast((thing) => (thing.tenant === tenant && folded(thing.name) === folded(nameOrId) && !thing.archived) || (thing.id === nameOrId && (thing.tenant === tenant || defects.has("foreign-project-by-id"))));
+  const found = things.findLast(
+    (thing) =>
+      (thing.tenant === tenant && folded(thing.name) === folded(nameOrId) && !thing.archived) ||
+      (thing.id === nameOrId && (thing.tenant === tenant || defects.has("foreign-project-by-id"))),
+  );
   if (found?.archived === true) {
     if (defects.has("deleted-told-apart")) throw new Problem("conflict", { message: "It was deleted." });
     return null;
@@ -143,7 +176,11 @@ function findThing(things: readonly Thing[], tenant: TenantId, nameOrId: string,
   return found ?? null;
 }
 
-const NAME = z.string().min(1).max(100).regex(/^[A-Za-z0-9._-]+$/);
+const NAME = z
+  .string()
+  .min(1)
+  .max(100)
+  .regex(/^[A-Za-z0-9._-]+$/);
 const DISPLAY = z.strictObject({ display_name: z.string().max(200).nullable().optional() });
 const THING = z.strictObject({ id: z.string(), name: z.string(), display_name: z.string().nullable() });
 const LIST = z.strictObject({ data: z.array(THING), has_more: z.boolean(), last_id: z.string().nullable() });
@@ -156,63 +193,157 @@ function toyRoutes(store: { state: State }, makeId: () => Uuid, defects: Readonl
     if (thing === null) throw new Problem("not_found");
     return thing;
   };
-  const upsert = (collection: "tenants" | "projects", tenant: TenantId, name: string, fields: { display_name?: string | null | undefined }, ifMatch: number | null): Answer<z.infer<typeof THING>> => {
+  const upsert = (
+    collection: "tenants" | "projects",
+    tenant: TenantId,
+    name: string,
+    fields: { display_name?: string | null | undefined },
+    ifMatch: number | null,
+  ): Answer<z.infer<typeof THING>> => {
     if (name === "*" && defects.has("crash-on-star")) throw new TypeError("star");
     const present = findThing(store.state[collection], tenant, name, defects);
-    if (present === null && (isUuid(name.toLowerCase()) || !NAME.safeParse(name).success)) throw new Problem("invalid_request", { param: "name" });
+    if (present === null && (isUuid(name.toLowerCase()) || !NAME.safeParse(name).success))
+      throw new Problem("invalid_request", { param: "name" });
     if (ifMatch !== null && ifMatch !== (present?.revision ?? 0)) throw new Problem("revision_mismatch");
     const base = present ?? { id: makeId(), tenant, name, display_name: null, revision: 0, archived: false };
-    const next: Thing = { ...base, display_name: fields.display_name === undefined ? base.display_name : fields.display_name, revision: base.revision + 1 };
+    const next: Thing = {
+      ...base,
+      display_name: fields.display_name === undefined ? base.display_name : fields.display_name,
+      revision: base.revision + 1,
+    };
     store.state = { ...store.state, [collection]: [...store.state[collection].filter((thing) => thing.id !== next.id), next] };
-    return { body: view(next), revision: next.revision, configurationChanged: true, change: { target: `${collection}/${next.name}`, before: present === null ? null : view(present), after: view(next) } };
+    return {
+      body: view(next),
+      revision: next.revision,
+      configurationChanged: true,
+      change: { target: `${collection}/${next.name}`, before: present === null ? null : view(present), after: view(next) },
+    };
   };
   const archive = (collection: "tenants" | "projects", thing: Thing): Answer<z.infer<typeof THING>> => {
-    store.state = { ...store.state, [collection]: store.state[collection].map((each) => (each.id === thing.id ? { ...each, archived: true } : each)) };
+    store.state = {
+      ...store.state,
+      [collection]: store.state[collection].map((each) => (each.id === thing.id ? { ...each, archived: true } : each)),
+    };
     return { body: view(thing), configurationChanged: true };
   };
   const tenant = { tenant: "acme" };
   const project = { tenant: "acme", ...(defects.has("broken-example") ? {} : { project: "chatbot" }) };
   return [
     route({
-      id: "tenants.put", method: "PUT", path: "/admin/v1/tenants/{tenant}", summary: "Create or change a tenant.", permission: "platform:tenants:write", reach: "platform",
-      params: z.strictObject({ tenant: z.string() }), query: z.strictObject({}), body: DISPLAY, result: THING, example: { params: tenant, body: { display_name: "Acme" } }, audit: { action: "tenants.put" },
+      id: "tenants.put",
+      method: "PUT",
+      path: "/admin/v1/tenants/{tenant}",
+      summary: "Create or change a tenant.",
+      permission: "platform:tenants:write",
+      reach: "platform",
+      params: z.strictObject({ tenant: z.string() }),
+      query: z.strictObject({}),
+      body: DISPLAY,
+      result: THING,
+      example: { params: tenant, body: { display_name: "Acme" } },
+      audit: { action: "tenants.put" },
       handler: async ({ params, body: fields, ifMatch }) => upsert("tenants", PLATFORM_TENANT, params.tenant, fields, ifMatch),
     }),
     route({
-      id: "tenants.delete", method: "DELETE", path: "/admin/v1/tenants/{tenant}", summary: "Archive a tenant.", permission: "platform:tenants:write", reach: "platform",
-      params: z.strictObject({ tenant: z.string() }), query: z.strictObject({}), body: null, result: THING, example: { params: tenant }, audit: { action: "tenants.delete" },
+      id: "tenants.delete",
+      method: "DELETE",
+      path: "/admin/v1/tenants/{tenant}",
+      summary: "Archive a tenant.",
+      permission: "platform:tenants:write",
+      reach: "platform",
+      params: z.strictObject({ tenant: z.string() }),
+      query: z.strictObject({}),
+      body: null,
+      result: THING,
+      example: { params: tenant },
+      audit: { action: "tenants.delete" },
       handler: async ({ params }) => archive("tenants", must(findThing(store.state.tenants, PLATFORM_TENANT, params.tenant, defects))),
     }),
     route({
-      id: "projects.put", method: "PUT", path: "/admin/v1/tenants/{tenant}/projects/{project}", summary: "Create or change a project.", permission: "projects:write", reach: "path",
-      params: z.strictObject({ tenant: z.string(), project: z.string() }), query: z.strictObject({}), body: DISPLAY, result: THING, example: { params: project, body: { display_name: "Chatbot" } }, audit: { action: "projects.put" },
+      id: "projects.put",
+      method: "PUT",
+      path: "/admin/v1/tenants/{tenant}/projects/{project}",
+      summary: "Create or change a project.",
+      permission: "projects:write",
+      reach: "path",
+      params: z.strictObject({ tenant: z.string(), project: z.string() }),
+      query: z.strictObject({}),
+      body: DISPLAY,
+      result: THING,
+      example: { params: project, body: { display_name: "Chatbot" } },
+      audit: { action: "projects.put" },
       handler: async ({ allowed, params, body: fields, ifMatch }) => upsert("projects", allowed.tenant, params.project, fields, ifMatch),
     }),
     route({
-      id: "projects.get", method: "GET", path: "/admin/v1/tenants/{tenant}/projects/{project}", summary: "Read a project.", permission: "projects:read", reach: "path",
-      params: z.strictObject({ tenant: z.string(), project: z.string() }), query: z.strictObject({}), body: null, result: THING, example: { params: project }, audit: null,
+      id: "projects.get",
+      method: "GET",
+      path: "/admin/v1/tenants/{tenant}/projects/{project}",
+      summary: "Read a project.",
+      permission: "projects:read",
+      reach: "path",
+      params: z.strictObject({ tenant: z.string(), project: z.string() }),
+      query: z.strictObject({}),
+      body: null,
+      result: THING,
+      example: { params: project },
+      audit: null,
       handler: async ({ allowed, params }) => {
         const found = must(findThing(store.state.projects, allowed.tenant, params.project, defects));
         if (defects.has("owner-refused") && allowed.principal.tenant !== PLATFORM_TENANT) throw new Problem("not_found");
-        return { body: defects.has("answer-beyond-schema") ? { ...view(found), tenant: found.tenant } : view(found), revision: found.revision };
+        return {
+          body: defects.has("answer-beyond-schema") ? { ...view(found), tenant: found.tenant } : view(found),
+          revision: found.revision,
+        };
       },
     }),
     route({
-      id: "projects.delete", method: "DELETE", path: "/admin/v1/tenants/{tenant}/projects/{project}", summary: "Archive a project.", permission: "projects:write", reach: "path",
-      params: z.strictObject({ tenant: z.string(), project: z.string() }), query: z.strictObject({}), body: null, result: THING, example: { params: project }, audit: { action: "projects.delete" },
-      handler: async ({ allowed, params }) => archive("projects", must(findThing(store.state.projects, allowed.tenant, params.project, defects))),
+      id: "projects.delete",
+      method: "DELETE",
+      path: "/admin/v1/tenants/{tenant}/projects/{project}",
+      summary: "Archive a project.",
+      permission: "projects:write",
+      reach: "path",
+      params: z.strictObject({ tenant: z.string(), project: z.string() }),
+      query: z.strictObject({}),
+      body: null,
+      result: THING,
+      example: { params: project },
+      audit: { action: "projects.delete" },
+      handler: async ({ allowed, params }) =>
+        archive("projects", must(findThing(store.state.projects, allowed.tenant, params.project, defects))),
     }),
     route({
-      id: "projects.list", method: "GET", path: "/admin/v1/tenants/{tenant}/projects", summary: "List projects.", permission: "projects:read", reach: "path",
-      params: z.strictObject({ tenant: z.string() }), query: z.strictObject({ after: z.string().optional() }), body: null, result: LIST, example: { params: tenant }, audit: null,
+      id: "projects.list",
+      method: "GET",
+      path: "/admin/v1/tenants/{tenant}/projects",
+      summary: "List projects.",
+      permission: "projects:read",
+      reach: "path",
+      params: z.strictObject({ tenant: z.string() }),
+      query: z.strictObject({ after: z.string().optional() }),
+      body: null,
+      result: LIST,
+      example: { params: tenant },
+      audit: null,
       handler: async ({ allowed, query }) => {
-        const own = store.state.projects.filter((thing) => (thing.tenant === allowed.tenant || defects.has("foreign-list")) && !thing.archived && thing.id > (query.after ?? ""));
+        const own = store.state.projects.filter(
+          (thing) => (thing.tenant === allowed.tenant || defects.has("foreign-list")) && !thing.archived && thing.id > (query.after ?? ""),
+        );
         return { body: { data: own.map(view), has_more: false, last_id: own.at(-1)?.id ?? null } };
       },
     }),
     route({
-      id: "keys.create", method: "POST", path: "/admin/v1/tenants/{tenant}/keys", summary: "Mint a key.", permission: "keys:write", reach: "path",
-      params: z.strictObject({ tenant: z.string() }), query: z.strictObject({}), result: KEY, example: { params: tenant, body: { name: "operations" } }, audit: { action: "keys.create" },
+      id: "keys.create",
+      method: "POST",
+      path: "/admin/v1/tenants/{tenant}/keys",
+      summary: "Mint a key.",
+      permission: "keys:write",
+      reach: "path",
+      params: z.strictObject({ tenant: z.string() }),
+      query: z.strictObject({}),
+      result: KEY,
+      example: { params: tenant, body: { name: "operations" } },
+      audit: { action: "keys.create" },
       body: z.strictObject({ name: NAME, permissions: z.array(z.string()).optional(), expires_at: z.number().int().optional() }),
       handler: async ({ allowed, body: fields }) => {
         const key = mint(allowed.tenant, makeId(), fields.permissions ?? ["developer"], fields.expires_at ?? null);
@@ -221,8 +352,18 @@ function toyRoutes(store: { state: State }, makeId: () => Uuid, defects: Readonl
       },
     }),
     route({
-      id: "keys.delete", method: "DELETE", path: "/admin/v1/tenants/{tenant}/keys/{key}", summary: "Revoke a key.", permission: "keys:write", reach: "path",
-      params: z.strictObject({ tenant: z.string(), key: z.string() }), query: z.strictObject({}), body: null, result: KEY, example: { params: { ...tenant, key: "toy" } }, audit: { action: "keys.delete" },
+      id: "keys.delete",
+      method: "DELETE",
+      path: "/admin/v1/tenants/{tenant}/keys/{key}",
+      summary: "Revoke a key.",
+      permission: "keys:write",
+      reach: "path",
+      params: z.strictObject({ tenant: z.string(), key: z.string() }),
+      query: z.strictObject({}),
+      body: null,
+      result: KEY,
+      example: { params: { ...tenant, key: "toy" } },
+      audit: { action: "keys.delete" },
       handler: async ({ allowed, params }) => {
         const key = store.state.keys.find((each) => each.id === params.key && each.tenant === allowed.tenant && !each.revoked);
         if (key === undefined) throw new Problem("not_found");
@@ -231,10 +372,22 @@ function toyRoutes(store: { state: State }, makeId: () => Uuid, defects: Readonl
       },
     }),
     route({
-      id: "own.projects", method: "GET", path: "/v1/organization/projects", summary: "The caller's own projects.", permission: "projects:read", reach: "own",
-      params: z.strictObject({}), query: z.strictObject({ project_ids: z.array(z.string()).optional() }), body: null, result: LIST, example: { params: {} }, audit: null,
+      id: "own.projects",
+      method: "GET",
+      path: "/v1/organization/projects",
+      summary: "The caller's own projects.",
+      permission: "projects:read",
+      reach: "own",
+      params: z.strictObject({}),
+      query: z.strictObject({ project_ids: z.array(z.string()).optional() }),
+      body: null,
+      result: LIST,
+      example: { params: {} },
+      audit: null,
       handler: async ({ allowed, query }) => {
-        const own = store.state.projects.filter((thing) => thing.tenant === allowed.tenant && !thing.archived && (query.project_ids?.includes(thing.id) ?? true));
+        const own = store.state.projects.filter(
+          (thing) => thing.tenant === allowed.tenant && !thing.archived && (query.project_ids?.includes(thing.id) ?? true),
+        );
         return { body: { data: own.map(view), has_more: false, last_id: null } };
       },
     }),
@@ -242,6 +395,8 @@ function toyRoutes(store: { state: State }, makeId: () => Uuid, defects: Readonl
 }
 
 function mint(tenant: TenantId, id: Uuid, names: readonly string[], expiresAt: number | null): ToyKey {
-  const permissions = names.flatMap((name): readonly Permission[] => (name in ROLES ? ROLES[name as keyof typeof ROLES] : name in PERMISSIONS ? [name as Permission] : []));
+  const permissions = names.flatMap((name): readonly Permission[] =>
+    name in ROLES ? ROLES[name as keyof typeof ROLES] : name in PERMISSIONS ? [name as Permission] : [],
+  );
   return { id, secret: `toy-secret-${id}`, tenant, permissions: new Set(permissions), expiresAt, revoked: false };
 }

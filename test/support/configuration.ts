@@ -1,14 +1,22 @@
 import { z } from "zod";
 import { type Catalog, createCatalog, createCatalogSource, type ProviderFacts } from "../../src/domains/catalog/index.ts";
-import { createIdentity, type Identity, identitySource, KEY_INDEX, keyIndex, mintAdminKey, type Permission, type Principal } from "../../src/domains/identity/index.ts";
+import {
+  createIdentity,
+  type Identity,
+  identitySource,
+  KEY_INDEX,
+  mintAdminKey,
+  pepperOf,
+  type Permission,
+  type Principal,
+} from "../../src/domains/identity/index.ts";
 import { createRecords, type Records } from "../../src/domains/records/index.ts";
-import { createTenants, NAME_INDEX, nameIndex, readRevisions, type Tenants, tenantsSource } from "../../src/domains/tenants/index.ts";
+import { createTenants, NAME_INDEX, readRevisions, type Tenants, tenantsSource } from "../../src/domains/tenants/index.ts";
 import { type Clock, systemClock } from "../../src/kernel/clock.ts";
 import { createIdMaker, PLATFORM_TENANT } from "../../src/kernel/ids.ts";
 import { systemRandom } from "../../src/kernel/random.ts";
 import type { Answer, RouteContext } from "../../src/kernel/route.ts";
 import { bumpConfig, type Database, type DatabaseLog } from "../../src/storage/database/index.ts";
-import { derive } from "../../src/storage/secrets/index.ts";
 import { createSnapshot } from "../../src/storage/snapshot/index.ts";
 import { silentLog, TEST_MASTER_KEY } from "./postgres.ts";
 
@@ -69,13 +77,17 @@ function openSnapshot(database: Database, options: ConfigurationOptions) {
     pollMs: options.pollMs ?? 500,
     sources: { identity: identitySource, tenants: tenantsSource, catalog: createCatalogSource({ providers }) },
     listTenants: readRevisions,
-    indexes: { [KEY_INDEX]: keyIndex, [NAME_INDEX]: nameIndex },
+    indexes: { [KEY_INDEX]: (parts) => parts.identity.keys.keys(), [NAME_INDEX]: (parts) => [parts.tenants.tenant.name] },
   });
 }
 
-export async function openConfiguration(t: { after(work: () => Promise<void>): void }, database: Database, options: ConfigurationOptions = {}): Promise<Configuration> {
+export async function openConfiguration(
+  t: { after(work: () => Promise<void>): void },
+  database: Database,
+  options: ConfigurationOptions = {},
+): Promise<Configuration> {
   const clock = options.clock ?? systemClock;
-  const pepper = derive(TEST_MASTER_KEY, "key-pepper", 1);
+  const pepper = pepperOf(TEST_MASTER_KEY);
   const snapshot = await openSnapshot(database, options);
   t.after(() => snapshot.close());
   const common = { database, snapshot, masterKey: TEST_MASTER_KEY, pepper, clock, random: systemRandom, makeId };

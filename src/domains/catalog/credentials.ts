@@ -59,7 +59,13 @@ type Read = Allowed<"platform:catalog:read">;
 type Write = Allowed<"platform:catalog:write">;
 
 export interface CredentialVerbs {
-  put(tx: TenantTransaction, allowed: Write, nameOrId: string, fields: CredentialFields, ifMatch: number | null): Promise<Written<CredentialView>>;
+  put(
+    tx: TenantTransaction,
+    allowed: Write,
+    nameOrId: string,
+    fields: CredentialFields,
+    ifMatch: number | null,
+  ): Promise<Written<CredentialView>>;
   get(tx: TenantTransaction, allowed: Read, nameOrId: string): Promise<{ view: CredentialView; revision: number }>;
   list(tx: TenantTransaction, allowed: Read, page: ListQuery): Promise<Page<CredentialView>>;
   archive(tx: TenantTransaction, allowed: Write, nameOrId: string, ifMatch: number | null): Promise<CredentialView>;
@@ -96,14 +102,21 @@ export function createCredentialVerbs(needs: CatalogVerbsNeeds): CredentialVerbs
       const row = await findCredentialForUpdate(tx, at(tx, nameOrId));
       if (row === undefined) throw notFound();
       requireRevision(ifMatch, row.revision);
-      if (await isCredentialUsed(tx, row.id)) throw new Problem("conflict", { message: "Deployments use this credential. Delete them, or give them another, first." });
+      if (await isCredentialUsed(tx, row.id))
+        throw new Problem("conflict", { message: "Deployments use this credential. Delete them, or give them another, first." });
       await archiveCredential(tx, row.id, new Date(needs.clock.now()));
       return viewOf(ringOf(tx), row);
     },
   };
 }
 
-async function add(needs: CatalogVerbsNeeds, tx: TenantTransaction, name: string, index: Buffer, fields: CredentialFields): Promise<Written<CredentialView>> {
+async function add(
+  needs: CatalogVerbsNeeds,
+  tx: TenantTransaction,
+  name: string,
+  index: Buffer,
+  fields: CredentialFields,
+): Promise<Written<CredentialView>> {
   const keyring = needs.keyring(tenantOf(tx));
   const provider = providerNamed(needs, fields.provider);
   const id = needs.makeId<CredentialId>();
@@ -126,14 +139,25 @@ async function add(needs: CatalogVerbsNeeds, tx: TenantTransaction, name: string
   return { before: null, after: viewOf(keyring, row), revision: row.revision };
 }
 
-async function change(needs: CatalogVerbsNeeds, tx: TenantTransaction, row: CredentialRow, fields: CredentialFields, ifMatch: number | null): Promise<Written<CredentialView>> {
+async function change(
+  needs: CatalogVerbsNeeds,
+  tx: TenantTransaction,
+  row: CredentialRow,
+  fields: CredentialFields,
+  ifMatch: number | null,
+): Promise<Written<CredentialView>> {
   requireRevision(ifMatch, row.revision);
   const keyring = needs.keyring(tenantOf(tx));
   const provider = providerNamed(needs, fields.provider ?? row.provider);
-  if (provider.id !== row.provider) throw new Problem("conflict", { param: "provider", message: "A credential stays with its provider, since its secret is that provider's. Make another." });
+  if (provider.id !== row.provider)
+    throw new Problem("conflict", {
+      param: "provider",
+      message: "A credential stays with its provider, since its secret is that provider's. Make another.",
+    });
   const secret = secretOf(provider, fields);
   const changes = {
-    display_name_sealed: fields.display_name === undefined ? row.display_name_sealed : sealDisplayName(keyring, "credentials", row.id, fields.display_name),
+    display_name_sealed:
+      fields.display_name === undefined ? row.display_name_sealed : sealDisplayName(keyring, "credentials", row.id, fields.display_name),
     provider: row.provider,
     base_url: fields.base_url === undefined ? row.base_url : baseUrlOf(fields.base_url),
     secret_sealed: secret === undefined ? row.secret_sealed : sealSecret(keyring, row.id, secret),
@@ -150,7 +174,10 @@ async function change(needs: CatalogVerbsNeeds, tx: TenantTransaction, row: Cred
 function secretOf(provider: ProviderFacts, fields: CredentialFields): string | null | undefined {
   for (const [name, value] of Object.entries(fields.secrets)) {
     if (value !== undefined && name !== provider.secretField) {
-      throw new Problem("invalid_request", { param: name, message: `'${provider.id}' does not take '${name}'${provider.secretField === null ? "" : `, but '${provider.secretField}'`}.` });
+      throw new Problem("invalid_request", {
+        param: name,
+        message: `'${provider.id}' does not take '${name}'${provider.secretField === null ? "" : `, but '${provider.secretField}'`}.`,
+      });
     }
   }
   return provider.secretField === null ? undefined : fields.secrets[provider.secretField];
@@ -163,7 +190,11 @@ function sealSecret(keyring: TenantKeyring, id: CredentialId, secret: string | n
 function baseUrlOf(text: string | null): string | null {
   if (text === null) return null;
   const url = parseBaseUrl(text);
-  if (url === null) throw new Problem("invalid_request", { param: "base_url", message: "'base_url' must be an http or https URL without user, query or fragment, '/v1' included." });
+  if (url === null)
+    throw new Problem("invalid_request", {
+      param: "base_url",
+      message: "'base_url' must be an http or https URL without user, query or fragment, '/v1' included.",
+    });
   return url;
 }
 

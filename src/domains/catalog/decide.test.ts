@@ -7,14 +7,32 @@ import type { CatalogPart, Model } from "./model.ts";
 import { decidePrice, PRICED_CLASSES, ratesFromRow, ratesToRow, samePrice, statedPrice } from "./price.ts";
 
 const TENANT = "01890000-0000-7000-8000-00000000000a" as TenantId;
-const vendor = { id: "vendor", nature: "vendor", defaultBaseUrl: "https://vendor.example/v1", secretField: "api_key", freeByDefault: false } as const;
+const vendor = {
+  id: "vendor",
+  nature: "vendor",
+  defaultBaseUrl: "https://vendor.example/v1",
+  secretField: "api_key",
+  freeByDefault: false,
+} as const;
 const engine = { id: "engine", nature: "engine", defaultBaseUrl: null, secretField: "api_key", freeByDefault: false } as const;
 const inside = { id: "inside", nature: "inside", defaultBaseUrl: null, secretField: null, freeByDefault: true } as const;
 
 test("a base URL is http or https, without user, query or fragment", () => {
   assert.equal(parseBaseUrl("https://api.example.com/v1/"), "https://api.example.com/v1");
   assert.equal(parseBaseUrl("http://127.0.0.1:8000/v1"), "http://127.0.0.1:8000/v1");
-  for (const url of ["", "example.com/v1", "ftp://a/v1", "file:///etc/passwd", "https://u:p@a/v1", "https://u@a/v1", "https://a/v1?key=1", "https://a/v1#f", "https://a/ v1", "javascript:1", "https://"]) {
+  for (const url of [
+    "",
+    "example.com/v1",
+    "ftp://a/v1",
+    "file:///etc/passwd",
+    "https://u:p@a/v1",
+    "https://u@a/v1",
+    "https://a/v1?key=1",
+    "https://a/v1#f",
+    "https://a/ v1",
+    "javascript:1",
+    "https://",
+  ]) {
     assert.equal(parseBaseUrl(url), null, url);
   }
 });
@@ -45,14 +63,18 @@ test("which deployments are refused, and at which field", () => {
     [inside, { credentialProvider: null }, undefined],
     [inside, { credentialProvider: "vendor" }, "credential"],
   ];
-  for (const [provider, change, param] of cases) assert.equal(faultOfDeployment(provider, { ...good, ...change })?.param, param, `${provider.id} ${JSON.stringify(change)}`);
+  for (const [provider, change, param] of cases)
+    assert.equal(faultOfDeployment(provider, { ...good, ...change })?.param, param, `${provider.id} ${JSON.stringify(change)}`);
   const local = { ...inside, id: "local" };
   assert.equal(faultOfDeployment(local, { ...good, credentialProvider: null, owner: TENANT })?.param, "provider");
 });
 
 test("a provider without options takes none, by name", () => {
   assert.deepEqual(parseOptions(vendor, {}), { options: {} });
-  assert.equal("param" in parseOptions(vendor, { seed: 1 }) && (parseOptions(vendor, { seed: 1 }) as { param: string }).param, "options.seed");
+  assert.equal(
+    "param" in parseOptions(vendor, { seed: 1 }) && (parseOptions(vendor, { seed: 1 }) as { param: string }).param,
+    "options.seed",
+  );
 });
 
 const millionths = fc.bigInt({ min: 0n, max: 10n ** 15n });
@@ -65,8 +87,12 @@ test("a stated price is exact to the pico-dollar, and survives storage and answe
       const decision = decidePrice(Object.fromEntries(Object.entries(prices).map(([name, millionth]) => [name, asDecimal(millionth)])));
       assert.ok(decision.kind === "priced");
       // One USD per million tokens is one million pico-dollars a token, so a millionth of it is one pico-dollar.
-      for (const [name, millionth] of Object.entries(prices)) assert.equal(decision.rates[PRICED_CLASSES[name as keyof typeof PRICED_CLASSES]], millionth);
-      const stored = { source: decision.source, rates: ratesFromRow(JSON.parse(JSON.stringify(ratesToRow(decision.rates))) as Record<string, string>) };
+      for (const [name, millionth] of Object.entries(prices))
+        assert.equal(decision.rates[PRICED_CLASSES[name as keyof typeof PRICED_CLASSES]], millionth);
+      const stored = {
+        source: decision.source,
+        rates: ratesFromRow(JSON.parse(JSON.stringify(ratesToRow(decision.rates))) as Record<string, string>),
+      };
       assert.ok(samePrice(stored, decision));
       const again = decidePrice(statedPrice(stored));
       assert.ok(again.kind === "priced" && samePrice(again, decision));
@@ -98,12 +124,26 @@ test("own models first, then those visible to all or granted; the key's list nar
     models: new Map(models.map((each) => [each.name, each])),
     grants: new Set(grants as ModelId[]),
   });
-  const platform = part([model("public", "1", PLATFORM_TENANT, "all"), model("granted", "2", PLATFORM_TENANT), model("hidden", "3", PLATFORM_TENANT), model("both", "4", PLATFORM_TENANT, "all")]);
+  const platform = part([
+    model("public", "1", PLATFORM_TENANT, "all"),
+    model("granted", "2", PLATFORM_TENANT),
+    model("hidden", "3", PLATFORM_TENANT),
+    model("both", "4", PLATFORM_TENANT, "all"),
+  ]);
   const own = part([model("both", "5", TENANT), model("mine", "6", TENANT)], ["2"]);
   const found = (name: string, list: ReadonlySet<string> | null = null) => findModel(own, platform, list, name)?.id;
-  assert.deepEqual(["public", "granted", "hidden", "both", "mine", "none"].map((name) => found(name)), ["1", "2", undefined, "5", "6", undefined]);
+  assert.deepEqual(
+    ["public", "granted", "hidden", "both", "mine", "none"].map((name) => found(name)),
+    ["1", "2", undefined, "5", "6", undefined],
+  );
   assert.equal(found("public", new Set(["mine"])), undefined);
   assert.equal(findModel(undefined, platform, null, "granted"), undefined);
-  assert.deepEqual(listModels(own, platform, null).map((each) => each.name), ["public", "granted", "both", "mine"]);
-  assert.deepEqual(listModels(own, platform, new Set(["mine", "hidden"])).map((each) => each.name), ["mine"]);
+  assert.deepEqual(
+    listModels(own, platform, null).map((each) => each.name),
+    ["public", "granted", "both", "mine"],
+  );
+  assert.deepEqual(
+    listModels(own, platform, new Set(["mine", "hidden"])).map((each) => each.name),
+    ["mine"],
+  );
 });

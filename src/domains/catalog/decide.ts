@@ -15,12 +15,17 @@ export interface Fault {
 export function parseBaseUrl(text: string): string | null {
   if (!URL.canParse(text)) return null;
   const url = new URL(text);
-  const plain = (url.protocol === "http:" || url.protocol === "https:") && url.username === "" && url.password === "" && !/[?#\s]/.test(text);
+  const plain =
+    (url.protocol === "http:" || url.protocol === "https:") && url.username === "" && url.password === "" && !/[?#\s]/.test(text);
   return plain && url.hostname !== "" ? url.href.replace(/\/+$/, "") : null;
 }
 
-export function faultOfCredential(provider: ProviderFacts, credential: { readonly baseUrl: string | null; readonly hasSecret: boolean }): Fault | null {
-  if (provider.nature === "inside") return { param: "provider", message: `'${provider.id}' runs inside this server and takes no credential.` };
+export function faultOfCredential(
+  provider: ProviderFacts,
+  credential: { readonly baseUrl: string | null; readonly hasSecret: boolean },
+): Fault | null {
+  if (provider.nature === "inside")
+    return { param: "provider", message: `'${provider.id}' runs inside this server and takes no credential.` };
   if (credential.baseUrl === null && provider.defaultBaseUrl === null) {
     return { param: "base_url", message: `'${provider.id}' has no address of its own: 'base_url' must say where it is, '/v1' included.` };
   }
@@ -33,21 +38,37 @@ export function faultOfCredential(provider: ProviderFacts, credential: { readonl
 
 export function faultOfDeployment(
   provider: ProviderFacts,
-  deployment: { readonly owner: TenantId; readonly credentialProvider: string | null; readonly upstreamModel: string; readonly priced: boolean },
+  deployment: {
+    readonly owner: TenantId;
+    readonly credentialProvider: string | null;
+    readonly upstreamModel: string;
+    readonly priced: boolean;
+  },
 ): Fault | null {
-  if (deployment.upstreamModel === "") return { param: "upstream_model", message: "'upstream_model' is required: the provider's own name of the model." };
-  if (provider.id === "local" && deployment.owner !== PLATFORM_TENANT) return { param: "provider", message: "Only the platform's models run on this machine." };
-  if (provider.nature === "inside" && deployment.credentialProvider !== null) return { param: "credential", message: `'${provider.id}' runs inside this server and takes no credential.` };
-  if (provider.nature !== "inside" && deployment.credentialProvider === null) return { param: "credential", message: `'${provider.id}' needs a credential: name one, made with PUT credentials/{credential}.` };
+  if (deployment.upstreamModel === "")
+    return { param: "upstream_model", message: "'upstream_model' is required: the provider's own name of the model." };
+  if (provider.id === "local" && deployment.owner !== PLATFORM_TENANT)
+    return { param: "provider", message: "Only the platform's models run on this machine." };
+  if (provider.nature === "inside" && deployment.credentialProvider !== null)
+    return { param: "credential", message: `'${provider.id}' runs inside this server and takes no credential.` };
+  if (provider.nature !== "inside" && deployment.credentialProvider === null)
+    return { param: "credential", message: `'${provider.id}' needs a credential: name one, made with PUT credentials/{credential}.` };
   if (deployment.credentialProvider !== null && deployment.credentialProvider !== provider.id) {
-    return { param: "credential", message: `The credential is one of '${deployment.credentialProvider}', the deployment one of '${provider.id}'.` };
+    return {
+      param: "credential",
+      message: `The credential is one of '${deployment.credentialProvider}', the deployment one of '${provider.id}'.`,
+    };
   }
-  if (!deployment.priced) return { param: "price", message: "'price' is required: USD per million tokens as decimal strings, or \"free\"." };
+  if (!deployment.priced)
+    return { param: "price", message: "'price' is required: USD per million tokens as decimal strings, or \"free\"." };
   return null;
 }
 
 /** The options the provider's own schema makes of these, or its first objection. */
-export function parseOptions(provider: ProviderFacts, options: Readonly<Record<string, unknown>>): { readonly options: Readonly<Record<string, unknown>> } | Fault {
+export function parseOptions(
+  provider: ProviderFacts,
+  options: Readonly<Record<string, unknown>>,
+): { readonly options: Readonly<Record<string, unknown>> } | Fault {
   if (provider.options === undefined) {
     const name = Object.keys(options)[0];
     return name === undefined ? { options } : { param: `options.${name}`, message: `'${provider.id}' takes no options.` };
@@ -61,7 +82,12 @@ export function parseOptions(provider: ProviderFacts, options: Readonly<Record<s
 }
 
 /** What the caller may call by this name: own rows first, then the platform's that it may see. Undefined: nothing. */
-export function findModel(own: CatalogPart | undefined, platform: CatalogPart | undefined, mayCall: ReadonlySet<string> | null, name: string): Model | undefined {
+export function findModel(
+  own: CatalogPart | undefined,
+  platform: CatalogPart | undefined,
+  mayCall: ReadonlySet<string> | null,
+  name: string,
+): Model | undefined {
   if (mayCall !== null && !mayCall.has(name)) return undefined;
   const mine = own?.models.get(name);
   if (mine !== undefined) return mine;

@@ -89,7 +89,14 @@ type Read = Allowed<"platform:catalog:read">;
 type Write = Allowed<"platform:catalog:write">;
 
 export interface DeploymentVerbs {
-  put(tx: TenantTransaction, allowed: Write, model: string, nameOrId: string, fields: DeploymentFields, ifMatch: number | null): Promise<Written<DeploymentView>>;
+  put(
+    tx: TenantTransaction,
+    allowed: Write,
+    model: string,
+    nameOrId: string,
+    fields: DeploymentFields,
+    ifMatch: number | null,
+  ): Promise<Written<DeploymentView>>;
   get(tx: TenantTransaction, allowed: Read, model: string, nameOrId: string): Promise<{ view: DeploymentView; revision: number }>;
   list(tx: TenantTransaction, allowed: Read, model: string, page: ListQuery): Promise<Page<DeploymentView>>;
   archive(tx: TenantTransaction, allowed: Write, model: string, nameOrId: string, ifMatch: number | null): Promise<DeploymentView>;
@@ -134,7 +141,13 @@ export function createDeploymentVerbs(needs: CatalogVerbsNeeds): DeploymentVerbs
   };
 }
 
-async function add(needs: CatalogVerbsNeeds, tx: TenantTransaction, model: ModelId, named: { name: string; index: Buffer }, fields: DeploymentFields): Promise<Written<DeploymentView>> {
+async function add(
+  needs: CatalogVerbsNeeds,
+  tx: TenantTransaction,
+  model: ModelId,
+  named: { name: string; index: Buffer },
+  fields: DeploymentFields,
+): Promise<Written<DeploymentView>> {
   const keyring = needs.keyring(tenantOf(tx));
   const id = needs.makeId<DeploymentId>();
   const now = new Date(needs.clock.now());
@@ -162,7 +175,13 @@ async function add(needs: CatalogVerbsNeeds, tx: TenantTransaction, model: Model
   return { before: null, after: viewOf(keyring, row, credential, price), revision: row.revision };
 }
 
-async function change(needs: CatalogVerbsNeeds, tx: TenantTransaction, row: DeploymentRow, fields: DeploymentFields, ifMatch: number | null): Promise<Written<DeploymentView>> {
+async function change(
+  needs: CatalogVerbsNeeds,
+  tx: TenantTransaction,
+  row: DeploymentRow,
+  fields: DeploymentFields,
+  ifMatch: number | null,
+): Promise<Written<DeploymentView>> {
   requireRevision(ifMatch, row.revision);
   const keyring = needs.keyring(tenantOf(tx));
   const [before] = await viewsOf(needs, tx, [row]);
@@ -171,7 +190,8 @@ async function change(needs: CatalogVerbsNeeds, tx: TenantTransaction, row: Depl
   const present = (await currentPrices(tx, [row.id])).get(row.id) ?? null;
   const price = fields.price === undefined && present !== null ? present : nextPrice(needs, provider, fields.price ?? null, present);
   const changes = {
-    display_name_sealed: fields.display_name === undefined ? row.display_name_sealed : sealDisplayName(keyring, "deployments", row.id, fields.display_name),
+    display_name_sealed:
+      fields.display_name === undefined ? row.display_name_sealed : sealDisplayName(keyring, "deployments", row.id, fields.display_name),
     provider: provider.id,
     credential_id: credential?.id ?? null,
     upstream_model: kept(fields.upstream_model, row.upstream_model),
@@ -209,7 +229,12 @@ function refuseBad(
  * The price that is to be in force: the present one where nothing changes, else a new version. Null: none, and the provider
  * is not free. Versions of one deployment get later and later times, also when the clocks of two processes disagree.
  */
-function nextPrice(needs: CatalogVerbsNeeds, provider: ProviderFacts, stated: StatedPrice | null, present: EffectivePrice | null): EffectivePrice | null {
+function nextPrice(
+  needs: CatalogVerbsNeeds,
+  provider: ProviderFacts,
+  stated: StatedPrice | null,
+  present: EffectivePrice | null,
+): EffectivePrice | null {
   if (stated === null && !provider.freeByDefault) return null;
   const decision = decidePrice(stated ?? "free");
   if (decision.kind === "fault") throw new Problem("invalid_request", decision);
@@ -221,7 +246,11 @@ function nextPrice(needs: CatalogVerbsNeeds, provider: ProviderFacts, stated: St
 async function credentialFor(needs: CatalogVerbsNeeds, tx: TenantTransaction, nameOrId: string | null): Promise<CredentialRow | null> {
   if (nameOrId === null) return null;
   const row = await findCredentialToUse(tx, addressOf<CredentialId>(needs.keyring(tenantOf(tx)), "credentials", nameOrId));
-  if (row === undefined) throw new Problem("invalid_request", { param: "credential", message: "There is no credential of this name. Make it with PUT credentials/{credential}." });
+  if (row === undefined)
+    throw new Problem("invalid_request", {
+      param: "credential",
+      message: "There is no credential of this name. Make it with PUT credentials/{credential}.",
+    });
   return row;
 }
 
@@ -241,12 +270,29 @@ function mergeOptions(provider: ProviderFacts, present: StoredOptions, fields: D
 
 async function viewsOf(needs: CatalogVerbsNeeds, tx: TenantTransaction, rows: readonly DeploymentRow[]): Promise<DeploymentView[]> {
   const keyring = needs.keyring(tenantOf(tx));
-  const prices = await currentPrices(tx, rows.map((row) => row.id));
-  const credentials = new Map((await credentialsById(tx, rows.flatMap((row) => row.credential_id ?? []))).map((row) => [row.id, row]));
-  return rows.map((row) => viewOf(keyring, row, row.credential_id === null ? null : existing(credentials.get(row.credential_id)), existing(prices.get(row.id))));
+  const prices = await currentPrices(
+    tx,
+    rows.map((row) => row.id),
+  );
+  const credentials = new Map(
+    (
+      await credentialsById(
+        tx,
+        rows.flatMap((row) => row.credential_id ?? []),
+      )
+    ).map((row) => [row.id, row]),
+  );
+  return rows.map((row) =>
+    viewOf(keyring, row, row.credential_id === null ? null : existing(credentials.get(row.credential_id)), existing(prices.get(row.id))),
+  );
 }
 
-function viewOf(keyring: TenantKeyring, row: Fresh<DeploymentRow>, credential: CredentialRow | null, price: EffectivePrice): DeploymentView {
+function viewOf(
+  keyring: TenantKeyring,
+  row: Fresh<DeploymentRow>,
+  credential: CredentialRow | null,
+  price: EffectivePrice,
+): DeploymentView {
   const stored = storedOptions.parse(row.options);
   return {
     id: row.id,

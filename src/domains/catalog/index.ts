@@ -55,7 +55,8 @@ export function createCatalog(needs: CatalogNeeds): Catalog {
       if (model === undefined) throw new Problem("model_not_found");
       return model;
     },
-    modelsFor: (at, tenant, principal) => listModels(at.tenants.get(tenant.record.id)?.catalog, at.tenants.get(PLATFORM_TENANT)?.catalog, principal.models),
+    modelsFor: (at, tenant, principal) =>
+      listModels(at.tenants.get(tenant.record.id)?.catalog, at.tenants.get(PLATFORM_TENANT)?.catalog, principal.models),
     routes: catalogRoutes({
       credentials: createCredentialVerbs(verbsNeeds),
       models: createModelVerbs(verbsNeeds),

@@ -126,7 +126,13 @@ export function modelAddress(needs: CatalogVerbsNeeds, tx: TenantTransaction, te
   return addressOf(needs.keyring(tenantOf(tx)), "models", text);
 }
 
-async function add(needs: CatalogVerbsNeeds, tx: TenantTransaction, name: string, index: Buffer, fields: ModelFields): Promise<Written<ModelView>> {
+async function add(
+  needs: CatalogVerbsNeeds,
+  tx: TenantTransaction,
+  name: string,
+  index: Buffer,
+  fields: ModelFields,
+): Promise<Written<ModelView>> {
   const keyring = needs.keyring(tenantOf(tx));
   const id = needs.makeId<ModelId>();
   const now = new Date(needs.clock.now());
@@ -146,11 +152,18 @@ async function add(needs: CatalogVerbsNeeds, tx: TenantTransaction, name: string
   return { before: null, after: viewOf(keyring, row), revision: row.revision };
 }
 
-async function change(needs: CatalogVerbsNeeds, tx: TenantTransaction, row: ModelRow, fields: ModelFields, ifMatch: number | null): Promise<Written<ModelView>> {
+async function change(
+  needs: CatalogVerbsNeeds,
+  tx: TenantTransaction,
+  row: ModelRow,
+  fields: ModelFields,
+  ifMatch: number | null,
+): Promise<Written<ModelView>> {
   requireRevision(ifMatch, row.revision);
   const keyring = needs.keyring(tenantOf(tx));
   const changes = {
-    display_name_sealed: fields.display_name === undefined ? row.display_name_sealed : sealDisplayName(keyring, "models", row.id, fields.display_name),
+    display_name_sealed:
+      fields.display_name === undefined ? row.display_name_sealed : sealDisplayName(keyring, "models", row.id, fields.display_name),
     visibility: kept(fields.visibility, row.visibility),
     capabilities: fields.capabilities === undefined ? row.capabilities : [...(fields.capabilities ?? [])],
     context_window: kept(fields.context_window, row.context_window),
@@ -196,10 +209,14 @@ export function createGrantVerbs(needs: CatalogVerbsNeeds): GrantVerbs {
 
     async list(tx, _allowed, page) {
       const rows = await listGrants(tx, afterId(page.after), page.limit + 1);
-      const found = toPage(rows.map((row) => ({ ...row, id: row.model_id })), page.limit, (row) => {
-        const model = platformModelKnown(needs, row.model_id);
-        return model === undefined ? [] : [{ id: model.id, model: model.name, created_at: toUnixSeconds(row.created_at) }];
-      });
+      const found = toPage(
+        rows.map((row) => ({ ...row, id: row.model_id })),
+        page.limit,
+        (row) => {
+          const model = platformModelKnown(needs, row.model_id);
+          return model === undefined ? [] : [{ id: model.id, model: model.name, created_at: toUnixSeconds(row.created_at) }];
+        },
+      );
       return { ...found, data: found.data.flat() };
     },
 

@@ -32,10 +32,16 @@ export function decidePrice(stated: StatedPrice): PriceDecision {
   const rates: Partial<Record<TokenClass, PicoDollars>> = {};
   for (const [name, text] of Object.entries(stated)) {
     const rate = parseUsdPerMillion(text);
-    if (rate === null) return { kind: "fault", param: `price.${name}`, message: `'price.${name}' must be USD per million as a decimal string of at most 6 decimals, such as "0.15".` };
+    if (rate === null)
+      return {
+        kind: "fault",
+        param: `price.${name}`,
+        message: `'price.${name}' must be USD per million as a decimal string of at most 6 decimals, such as "0.15".`,
+      };
     rates[PRICED_CLASSES[name as PricedClass]] = rate;
   }
-  if (Object.keys(rates).length === 0) return { kind: "fault", param: "price", message: "'price' names no class. State what input and output cost, or \"free\"." };
+  if (Object.keys(rates).length === 0)
+    return { kind: "fault", param: "price", message: "'price' names no class. State what input and output cost, or \"free\"." };
   return { kind: "priced", source: "stated", rates };
 }
 

@@ -2,7 +2,17 @@ import { z } from "zod";
 import { BOUNDS } from "../../kernel/bounds.ts";
 import { routeBuilder } from "../../kernel/route.ts";
 import type { TenantTransaction } from "../../storage/database/index.ts";
-import { archivedAnswer, deletedView, displayName, listQuery, NO_QUERY, pageOf, pathPart, unixSeconds, writtenAnswer } from "../../storage/snapshot/index.ts";
+import {
+  archivedAnswer,
+  deletedView,
+  displayName,
+  listQuery,
+  NO_QUERY,
+  pageOf,
+  pathPart,
+  unixSeconds,
+  writtenAnswer,
+} from "../../storage/snapshot/index.ts";
 import type { Proofs } from "../identity/index.ts";
 import type { CredentialFields, CredentialVerbs } from "./credentials.ts";
 import type { DeploymentVerbs } from "./deployments.ts";
@@ -95,7 +105,8 @@ function credentialRoutes(credentials: CredentialVerbs, secretFields: readonly s
       result: deletedView,
       example: { params: example },
       audit: { action: "credential.archive" },
-      handler: async ({ allowed, transaction, params: at, ifMatch }) => archivedAnswer(await credentials.archive(transaction, allowed, at.credential, ifMatch)),
+      handler: async ({ allowed, transaction, params: at, ifMatch }) =>
+        archivedAnswer(await credentials.archive(transaction, allowed, at.credential, ifMatch)),
     }),
   ];
 }
@@ -115,7 +126,8 @@ function modelRoutes(models: ModelVerbs) {
       result: modelResult,
       example: { params: modelExample, body: { visibility: "all", context_window: 32768 } },
       audit: { action: "model.put" },
-      handler: async ({ allowed, transaction, params, body, ifMatch }) => writtenAnswer(await models.put(transaction, allowed, params.model, body, ifMatch)),
+      handler: async ({ allowed, transaction, params, body, ifMatch }) =>
+        writtenAnswer(await models.put(transaction, allowed, params.model, body, ifMatch)),
     }),
     route({
       id: "models.list",
@@ -163,7 +175,8 @@ function modelRoutes(models: ModelVerbs) {
       result: deletedView,
       example: { params: modelExample },
       audit: { action: "model.archive" },
-      handler: async ({ allowed, transaction, params, ifMatch }) => archivedAnswer(await models.archive(transaction, allowed, params.model, ifMatch)),
+      handler: async ({ allowed, transaction, params, ifMatch }) =>
+        archivedAnswer(await models.archive(transaction, allowed, params.model, ifMatch)),
     }),
   ];
 }
@@ -185,7 +198,10 @@ function deploymentRoutes(deployments: DeploymentVerbs) {
       query: NO_QUERY,
       body: deploymentBody,
       result: deploymentResult,
-      example: { params: example, body: { provider: "simulated", upstream_model: "simulated", price: { input: "0.15", output: "0.60", cache_read: "0.075" } } },
+      example: {
+        params: example,
+        body: { provider: "simulated", upstream_model: "simulated", price: { input: "0.15", output: "0.60", cache_read: "0.075" } },
+      },
       audit: { action: "deployment.put" },
       handler: async ({ allowed, transaction, params: at, body, ifMatch }) =>
         writtenAnswer(await deployments.put(transaction, allowed, at.model, at.deployment, body, ifMatch)),
@@ -203,7 +219,9 @@ function deploymentRoutes(deployments: DeploymentVerbs) {
       result: pageOf(deploymentResult),
       example: { params: modelExample },
       audit: null,
-      handler: async ({ allowed, transaction, params: at, query }) => ({ body: await deployments.list(transaction, allowed, at.model, query) }),
+      handler: async ({ allowed, transaction, params: at, query }) => ({
+        body: await deployments.list(transaction, allowed, at.model, query),
+      }),
     }),
     route({
       id: "deployments.get",
@@ -263,7 +281,12 @@ function grantRoutes(grants: GrantVerbs) {
       audit: { action: "grant.put" },
       handler: async ({ allowed, transaction, params: at }) => {
         const { view, isNew } = await grants.put(transaction, allowed, at.model);
-        return { status: isNew ? 201 : 200, body: view, change: { target: view.id, before: isNew ? null : view, after: view }, configurationChanged: isNew };
+        return {
+          status: isNew ? 201 : 200,
+          body: view,
+          change: { target: view.id, before: isNew ? null : view, after: view },
+          configurationChanged: isNew,
+        };
       },
     }),
     route({

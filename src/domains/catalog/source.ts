@@ -41,7 +41,12 @@ export function createCatalogSource({ providers }: CatalogSourceNeeds): Source<C
   };
 }
 
-function buildModels(owner: TenantId, rows: CatalogRows, keyring: TenantKeyring, providers: CatalogSourceNeeds["providers"]): Map<string, Model> {
+function buildModels(
+  owner: TenantId,
+  rows: CatalogRows,
+  keyring: TenantKeyring,
+  providers: CatalogSourceNeeds["providers"],
+): Map<string, Model> {
   const credentials = new Map(rows.credentials.map((row): [CredentialId, Credential] => [row.id, openCredential(keyring, row)]));
   const prices = new Map(rows.prices.map((row): [DeploymentId, Price] => [row.deployment_id, priceOf(row)]));
   const byModel = new Map<ModelId, Deployment[]>();
@@ -64,7 +69,7 @@ function buildModels(owner: TenantId, rows: CatalogRows, keyring: TenantKeyring,
   return new Map(models.map((model) => [model.name, model]));
 }
 
-export function openCredential(keyring: TenantKeyring, row: CredentialRow): Credential {
+function openCredential(keyring: TenantKeyring, row: CredentialRow): Credential {
   const place = { table: "credentials", column: "secret_sealed", row: row.id };
   return {
     id: row.id,

@@ -50,7 +50,13 @@ export async function archiveCredential(tx: TenantTransaction, id: CredentialId,
 }
 
 export async function isCredentialUsed(tx: TenantTransaction, id: CredentialId): Promise<boolean> {
-  const row = await tx.selectFrom("deployments").select("id").where("credential_id", "=", id).where("archived_at", "is", null).limit(1).executeTakeFirst();
+  const row = await tx
+    .selectFrom("deployments")
+    .select("id")
+    .where("credential_id", "=", id)
+    .where("archived_at", "is", null)
+    .limit(1)
+    .executeTakeFirst();
   return row !== undefined;
 }
 
@@ -87,7 +93,12 @@ export async function updateModel(tx: TenantTransaction, id: ModelId, changes: O
 }
 
 export async function archiveModel(tx: TenantTransaction, id: ModelId, at: Date): Promise<void> {
-  await tx.updateTable("deployments").set({ archived_at: at, updated_at: at }).where("model_id", "=", id).where("archived_at", "is", null).execute();
+  await tx
+    .updateTable("deployments")
+    .set({ archived_at: at, updated_at: at })
+    .where("model_id", "=", id)
+    .where("archived_at", "is", null)
+    .execute();
   await tx.updateTable("models").set({ archived_at: at, updated_at: at }).where("id", "=", id).execute();
 }
 
@@ -113,11 +124,22 @@ export async function nextPosition(tx: TenantTransaction, model: ModelId): Promi
 }
 
 export async function insertDeployment(tx: TenantTransaction, row: Fresh<DeploymentRow>): Promise<void> {
-  await tx.insertInto("deployments").values({ ...row, options: JSON.stringify(row.options) }).execute();
+  await tx
+    .insertInto("deployments")
+    .values({ ...row, options: JSON.stringify(row.options) })
+    .execute();
 }
 
-export async function updateDeployment(tx: TenantTransaction, id: DeploymentId, changes: Omit<DeploymentRow, Fixed | "model_id">): Promise<void> {
-  await tx.updateTable("deployments").set({ ...changes, options: JSON.stringify(changes.options) }).where("id", "=", id).execute();
+export async function updateDeployment(
+  tx: TenantTransaction,
+  id: DeploymentId,
+  changes: Omit<DeploymentRow, Fixed | "model_id">,
+): Promise<void> {
+  await tx
+    .updateTable("deployments")
+    .set({ ...changes, options: JSON.stringify(changes.options) })
+    .where("id", "=", id)
+    .execute();
 }
 
 export async function archiveDeployment(tx: TenantTransaction, id: DeploymentId, at: Date): Promise<void> {
@@ -129,7 +151,10 @@ export interface EffectivePrice extends Price {
 }
 
 /** The price in force of each deployment named. */
-export async function currentPrices(tx: TenantTransaction, deployments: readonly DeploymentId[]): Promise<Map<DeploymentId, EffectivePrice>> {
+export async function currentPrices(
+  tx: TenantTransaction,
+  deployments: readonly DeploymentId[],
+): Promise<Map<DeploymentId, EffectivePrice>> {
   if (deployments.length === 0) return new Map();
   const rows = await tx
     .selectFrom("prices")
@@ -200,7 +225,14 @@ export async function readCatalog(tx: SystemTransaction, tenants: readonly Tenan
   const whose = ofTenants(tenants);
   return {
     models: await tx.selectFrom("models").selectAll().where(whose).where("archived_at", "is", null).orderBy("id").execute(),
-    deployments: await tx.selectFrom("deployments").selectAll().where(whose).where("archived_at", "is", null).orderBy("position").orderBy("id").execute(),
+    deployments: await tx
+      .selectFrom("deployments")
+      .selectAll()
+      .where(whose)
+      .where("archived_at", "is", null)
+      .orderBy("position")
+      .orderBy("id")
+      .execute(),
     credentials: await tx.selectFrom("credentials").selectAll().where(whose).where("archived_at", "is", null).execute(),
     prices: await tx
       .selectFrom("prices")

@@ -4,10 +4,10 @@ import { test } from "node:test";
 import { PLATFORM_TENANT, type KeyId, type TenantId } from "../../kernel/ids.ts";
 import { Problem, type ProblemCode } from "../../kernel/problem.ts";
 import { systemRandom } from "../../kernel/random.ts";
-import { openSession } from "./allow.ts";
 import { type AuthenticateNeeds, createAuthenticate, hashKey } from "./authenticate.ts";
 import { newKeyId, newKeySecret, renderKey } from "./key-format.ts";
 import type { KeyRecord, Principal } from "./model.ts";
+import { openSession } from "./session.ts";
 
 const PEPPER = Buffer.alloc(32, 7);
 const TENANT = "01890000-0000-7000-8000-00000000000a" as TenantId;
@@ -48,7 +48,17 @@ function world(options: Partial<AuthenticateNeeds> = {}) {
 function makeKey(fields: Partial<KeyRecord> = {}): { key: string; record: KeyRecord } {
   const id = newKeyId(systemRandom);
   const key = renderKey(id, newKeySecret(systemRandom));
-  const record: KeyRecord = { id, tenant: TENANT, project: null, name: "k", hash: hashKey(PEPPER, key), permissions: new Set(), models: null, expiresAt: null, ...fields };
+  const record: KeyRecord = {
+    id,
+    tenant: TENANT,
+    project: null,
+    name: "k",
+    hash: hashKey(PEPPER, key),
+    permissions: new Set(),
+    models: null,
+    expiresAt: null,
+    ...fields,
+  };
   return { key, record };
 }
 
@@ -79,7 +89,20 @@ test("no, malformed, unknown and wrong keys get one answer", async () => {
   state.known.set(record.id, record);
   const other = renderKey(record.id, newKeySecret(systemRandom));
   const messages = new Set<string>();
-  for (const credential of [null, "", "x", "Bearer x", key.slice(1), `${key} `, key.toLowerCase(), other, makeKey().key, "a".repeat(100_000), "\0", "atr_"]) {
+  for (const credential of [
+    null,
+    "",
+    "x",
+    "Bearer x",
+    key.slice(1),
+    `${key} `,
+    key.toLowerCase(),
+    other,
+    makeKey().key,
+    "a".repeat(100_000),
+    "\0",
+    "atr_",
+  ]) {
     await assert.rejects(
       async () => authenticate(credential),
       (error) => {
@@ -118,7 +141,7 @@ test("a key made on another process works at once, with one look-up for all who 
   const { state, authenticate } = world();
   const { key, record } = makeKey();
   state.elsewhere.set(record.id, record);
-  const principals = await Promise.all(Array.from({ length: 100 }, () => authenticate(key)));
+  const principals = await Promise.all(Array.from({ length: 100 }, async () => authenticate(key)));
   assert.ok(principals.every((principal) => principal.id === record.id));
   assert.equal(state.lookups, 1);
   assert.equal(state.refreshes, 1);
@@ -169,7 +192,9 @@ test("a session is one for a principal and a named id, and no other principal or
   const principal = (id: string) => ({ id }) as Principal;
   const secret = Buffer.alloc(32, 1);
   const seen = new Set<string>();
-  for (const id of ["a", "ab", "1/a"]) for (const named of [null, "", "b", "/b"]) for (const key of [secret, Buffer.alloc(32, 2)]) seen.add(openSession(principal(id), named, key).id);
+  for (const id of ["a", "ab", "1/a"])
+    for (const named of [null, "", "b", "/b"])
+      for (const key of [secret, Buffer.alloc(32, 2)]) seen.add(openSession(principal(id), named, key).id);
   assert.equal(seen.size, 24);
   assert.equal(openSession(principal("a"), "b", secret).id, openSession(principal("a"), "b", secret).id);
 });

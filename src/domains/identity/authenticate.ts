@@ -39,7 +39,8 @@ export function createAuthenticate(needs: AuthenticateNeeds): Authenticate {
     return principalOf(record);
   };
   return (credential) => {
-    if (needs.stalenessMs() > needs.stalenessBoundMs) throw new Problem("overloaded", { message: STALE, retryAfterSeconds: RETRY_AFTER_SECONDS });
+    if (needs.stalenessMs() > needs.stalenessBoundMs)
+      throw new Problem("overloaded", { message: STALE, retryAfterSeconds: RETRY_AFTER_SECONDS });
     const text = credential === null || credential.length > MAX_CREDENTIAL_LENGTH ? "" : credential;
     const hash = hashKey(pepper, text);
     if (bootstrapHash !== null && timingSafeEqual(hash, bootstrapHash)) return BOOTSTRAP;

@@ -64,8 +64,10 @@ export function decideKey(creator: Authority, request: KeyRequest): KeyDecision 
   if (misplaced !== undefined) return { kind: "wrong_place", permission: misplaced };
   const beyond = wanted.find((permission) => !mayHandOn(creator, permission));
   if (beyond !== undefined) return { kind: "beyond_creator", what: "permissions", detail: beyond };
-  if (!modelsWithin(creator.models, request.models)) return { kind: "beyond_creator", what: "models", detail: [...(creator.models ?? [])].join(", ") };
-  if (!endsWithin(creator.expiresAt, request.expiresAt)) return { kind: "beyond_creator", what: "expires_at", detail: String(creator.expiresAt) };
+  if (!modelsWithin(creator.models, request.models))
+    return { kind: "beyond_creator", what: "models", detail: [...(creator.models ?? [])].join(", ") };
+  if (!endsWithin(creator.expiresAt, request.expiresAt))
+    return { kind: "beyond_creator", what: "expires_at", detail: String(creator.expiresAt) };
   return { kind: "granted" };
 }
 

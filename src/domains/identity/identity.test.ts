@@ -52,7 +52,9 @@ test("keys are made, used, read, rotated and revoked; the secret is shown once a
 
     const secret = String(rotated.body["key"]).slice(15);
     await database.asSuperuser(async (client) => {
-      const { rows } = await client.query("SELECT t.relname, k.api_keys::text FROM (SELECT api_keys FROM api_keys) k, (SELECT 'api_keys' AS relname) t");
+      const { rows } = await client.query(
+        "SELECT t.relname, k.api_keys::text FROM (SELECT api_keys FROM api_keys) k, (SELECT 'api_keys' AS relname) t",
+      );
       assert.ok(rows.length >= 3);
       assert.equal(JSON.stringify(rows).includes(secret), false);
       assert.equal(JSON.stringify(rows).includes(Buffer.from(secret).toString("hex")), false);
@@ -64,7 +66,8 @@ test("a rotation without grace ends the old key at once", (t) =>
     const configuration = await openConfiguration(t, await database.open());
     const admin = await configuration.admin();
     await configuration.act(admin, "tenants.put", { params: tenant });
-    const { id, key } = (await configuration.act(admin, "tenant_keys.create", { params: tenant, body: { permissions: ["tenant_admin"] } })).body as { id: string; key: string };
+    const { id, key } = (await configuration.act(admin, "tenant_keys.create", { params: tenant, body: { permissions: ["tenant_admin"] } }))
+      .body as { id: string; key: string };
     await configuration.principal(key);
     await configuration.act(admin, "tenant_keys.rotate", { params: { ...tenant, id }, body: { grace_seconds: 0 } });
     await assert.rejects(configuration.principal(key), problem("expired_api_key"));
@@ -76,17 +79,40 @@ test("a key is never more than its creator: not made, and not taken over by rota
     const { act, principal } = configuration;
     const admin = await configuration.admin();
     await act(admin, "tenants.put", { params: tenant });
-    const strong = (await act(admin, "tenant_keys.create", { params: tenant, body: { name: "strong", permissions: ["tenant_admin"] } })).body;
-    const clerk = await principal((await act(admin, "tenant_keys.create", { params: tenant, body: { permissions: ["keys:read", "keys:write"] } })).body["key"]);
-    await assert.rejects(act(clerk, "tenant_keys.create", { params: tenant, body: { permissions: ["tenant_admin"] } }), problem("permission_denied"));
-    await assert.rejects(act(clerk, "tenant_keys.rotate", { params: { ...tenant, id: String(strong["id"]) } }), problem("permission_denied"));
+    const strong = (await act(admin, "tenant_keys.create", { params: tenant, body: { name: "strong", permissions: ["tenant_admin"] } }))
+      .body;
+    const clerk = await principal(
+      (await act(admin, "tenant_keys.create", { params: tenant, body: { permissions: ["keys:read", "keys:write"] } })).body["key"],
+    );
+    await assert.rejects(
+      act(clerk, "tenant_keys.create", { params: tenant, body: { permissions: ["tenant_admin"] } }),
+      problem("permission_denied"),
+    );
+    await assert.rejects(
+      act(clerk, "tenant_keys.rotate", { params: { ...tenant, id: String(strong["id"]) } }),
+      problem("permission_denied"),
+    );
     await assert.rejects(act(clerk, "platform_keys.create", { body: { permissions: ["keys:read"] } }), problem("permission_denied"));
     assert.equal((await act(clerk, "tenant_keys.create", { params: tenant, body: { permissions: ["keys:read"] } })).status, 201);
 
-    const brief = await principal((await act(admin, "tenant_keys.create", { params: tenant, body: { permissions: ["tenant_admin"], expires_at: Math.floor(Date.now() / 1000) + 3600 } })).body["key"]);
+    const brief = await principal(
+      (
+        await act(admin, "tenant_keys.create", {
+          params: tenant,
+          body: { permissions: ["tenant_admin"], expires_at: Math.floor(Date.now() / 1000) + 3600 },
+        })
+      ).body["key"],
+    );
     const child = await act(brief, "tenant_keys.create", { params: tenant, body: { permissions: ["keys:read"] } });
-    assert.equal(child.body["expires_at"], Math.floor((brief.key?.expiresAt ?? 0) / 1000), "it ends with its creator unless it says sooner");
-    await assert.rejects(act(brief, "tenant_keys.create", { params: tenant, body: { permissions: ["keys:read"], expires_at: null } }), problem("permission_denied"));
+    assert.equal(
+      child.body["expires_at"],
+      Math.floor((brief.key?.expiresAt ?? 0) / 1000),
+      "it ends with its creator unless it says sooner",
+    );
+    await assert.rejects(
+      act(brief, "tenant_keys.create", { params: tenant, body: { permissions: ["keys:read"], expires_at: null } }),
+      problem("permission_denied"),
+    );
   }));
 
 test("one tenant's keys are not there for another, by any verb", (t) =>
@@ -95,7 +121,10 @@ test("one tenant's keys are not there for another, by any verb", (t) =>
     const { act, principal } = configuration;
     const admin = await configuration.admin();
     for (const name of ["acme", "other"]) await act(admin, "tenants.put", { params: { tenant: name } });
-    const adminOf = async (name: string) => principal((await act(admin, "tenant_keys.create", { params: { tenant: name }, body: { permissions: ["tenant_admin"] } })).body["key"]);
+    const adminOf = async (name: string) =>
+      principal(
+        (await act(admin, "tenant_keys.create", { params: { tenant: name }, body: { permissions: ["tenant_admin"] } })).body["key"],
+      );
     const acme = await adminOf("acme");
     const other = await adminOf("other");
     for (const id of ["tenant_keys.get", "tenant_keys.delete", "tenant_keys.rotate"]) {
@@ -118,7 +147,12 @@ test("a revoked key stops in another process within a second, and a new one work
       assert.equal((await there.principal(key)).id, id);
       await here.act(admin, "tenant_keys.delete", { params: { ...tenant, id } });
       const start = performance.now();
-      while (await there.principal(key).then(() => true, () => false)) {
+      while (
+        await there.principal(key).then(
+          () => true,
+          () => false,
+        )
+      ) {
         assert.ok(performance.now() - start < 1000, "still accepted after a second");
         await new Promise((resolve) => setTimeout(resolve, 5));
       }

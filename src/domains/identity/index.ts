@@ -4,11 +4,12 @@ import type { RandomBytes } from "../../kernel/random.ts";
 import type { Database } from "../../storage/database/index.ts";
 import type { TenantKeyring } from "../../storage/secrets/index.ts";
 import type { SnapshotStore } from "../../storage/snapshot/index.ts";
-import { type Allow, createAllow, openSession } from "./allow.ts";
+import { type Allow, createAllow } from "./allow.ts";
 import { type Authenticate, createAuthenticate } from "./authenticate.ts";
 import type { IdentityPart } from "./model.ts";
 import { type IdentityRoutesNeeds, identityRoutes } from "./routes.ts";
 import { createKeyVerbs, type KeyVerbs } from "./service.ts";
+import { openSession } from "./session.ts";
 import { ownerInDirectory } from "./store.ts";
 
 export type { Allow } from "./allow.ts";
@@ -29,14 +30,10 @@ export interface IdentityParts {
 /** The snapshot's index of key ids. */
 export const KEY_INDEX = "keys";
 
-export function keyIndex(parts: { readonly identity: IdentityPart }): Iterable<string> {
-  return parts.identity.keys.keys();
-}
-
 export interface IdentityNeeds {
   readonly database: Database;
   readonly snapshot: SnapshotStore<IdentityParts>;
-  /** 32 bytes, derived from the master key. */
+  /** As `pepperOf` derives it. */
   readonly pepper: Buffer;
   readonly bootstrapKey: string | null;
   readonly clock: Clock;

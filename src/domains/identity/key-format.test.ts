@@ -5,8 +5,9 @@ import type { KeyId } from "../../kernel/ids.ts";
 import { systemRandom } from "../../kernel/random.ts";
 import { newKeyId, newKeySecret, parseKeyId, renderKey } from "./key-format.ts";
 
-const BASE62 = [..."0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"];
-const base62 = (length: number) => fc.array(fc.constantFrom(...BASE62), { minLength: length, maxLength: length }).map((digits) => digits.join(""));
+const BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz".split("");
+const base62 = (length: number) =>
+  fc.array(fc.constantFrom(...BASE62), { minLength: length, maxLength: length }).map((digits) => digits.join(""));
 const keys = fc.tuple(base62(10), base62(43));
 
 test("every key is written as it is read: parse∘render gives the id back", () => {
@@ -43,7 +44,8 @@ test("the form is the documented one, checksum included", () => {
 
 test("secrets are uniform over base62", () => {
   const counts = new Map<string, number>();
-  for (let draw = 0; draw < 2000; draw += 1) for (const digit of newKeySecret(systemRandom) + newKeyId(systemRandom)) counts.set(digit, (counts.get(digit) ?? 0) + 1);
+  for (let draw = 0; draw < 2000; draw += 1)
+    for (const digit of newKeySecret(systemRandom) + newKeyId(systemRandom)) counts.set(digit, (counts.get(digit) ?? 0) + 1);
   const expected = (2000 * 53) / 62;
   assert.equal(counts.size, 62);
   // Six standard deviations: fails by chance once in a hundred million runs.

@@ -79,7 +79,10 @@ interface KeyCollection<Read extends keyof Proofs, Write extends keyof Proofs, P
 type ReadPermission = "keys:read" | "platform:keys:read";
 type WritePermission = "keys:write" | "platform:keys:write";
 
-function keyRoutes<Read extends ReadPermission, Write extends WritePermission, Params>(keys: KeyVerbs, at: KeyCollection<Read, Write, Params>) {
+function keyRoutes<Read extends ReadPermission, Write extends WritePermission, Params>(
+  keys: KeyVerbs,
+  at: KeyCollection<Read, Write, Params>,
+) {
   const { reach, projectOf } = at;
   const itemExample = { params: { ...at.example.params, id: "0123456789" } };
   return [
@@ -96,7 +99,8 @@ function keyRoutes<Read extends ReadPermission, Write extends WritePermission, P
       result: createdKey,
       example: at.example,
       audit: { action: "key.create" },
-      handler: async ({ allowed, transaction: tx, params, body }) => created(await keys.create(tx, allowed, await projectOf(tx, params), fieldsOf(body))),
+      handler: async ({ allowed, transaction: tx, params, body }) =>
+        created(await keys.create(tx, allowed, await projectOf(tx, params), fieldsOf(body))),
     }),
     route({
       id: `${at.id}.list`,
@@ -111,7 +115,9 @@ function keyRoutes<Read extends ReadPermission, Write extends WritePermission, P
       result: pageOf(keyView),
       example: { params: at.example.params },
       audit: null,
-      handler: async ({ allowed, transaction: tx, params, query }) => ({ body: await keys.list(tx, allowed, await projectOf(tx, params), query) }),
+      handler: async ({ allowed, transaction: tx, params, query }) => ({
+        body: await keys.list(tx, allowed, await projectOf(tx, params), query),
+      }),
     }),
     route({
       id: `${at.id}.get`,
@@ -126,7 +132,9 @@ function keyRoutes<Read extends ReadPermission, Write extends WritePermission, P
       result: keyView,
       example: itemExample,
       audit: null,
-      handler: async ({ allowed, transaction: tx, params }) => ({ body: await keys.get(tx, allowed, await projectOf(tx, params), params.id) }),
+      handler: async ({ allowed, transaction: tx, params }) => ({
+        body: await keys.get(tx, allowed, await projectOf(tx, params), params.id),
+      }),
     }),
     route({
       id: `${at.id}.delete`,
@@ -141,7 +149,8 @@ function keyRoutes<Read extends ReadPermission, Write extends WritePermission, P
       result: deletedView,
       example: itemExample,
       audit: { action: "key.revoke" },
-      handler: async ({ allowed, transaction: tx, params }) => archivedAnswer(await keys.revoke(tx, allowed, await projectOf(tx, params), params.id)),
+      handler: async ({ allowed, transaction: tx, params }) =>
+        archivedAnswer(await keys.revoke(tx, allowed, await projectOf(tx, params), params.id)),
     }),
     route({
       id: `${at.id}.rotate`,
@@ -164,12 +173,17 @@ function keyRoutes<Read extends ReadPermission, Write extends WritePermission, P
 
 const route = routeBuilder<Proofs, TenantTransaction>();
 
+/** The last second of the year 9999, beyond which times have no ISO form. */
+const LAST_SECOND = 253_402_300_799;
+
 const permissionNames = z
   .array(z.enum([...Object.keys(PERMISSIONS), ...Object.keys(ROLES)]))
   .min(1)
   .max(50);
 const modelNames = z.array(z.string().min(1).max(BOUNDS.nameLength)).min(1).max(200);
-const expiry = z.union([unixSeconds, z.iso.datetime({ offset: true })]).describe("Unix seconds, or an ISO 8601 time; null never.");
+const expiry = z
+  .union([unixSeconds.max(LAST_SECOND), z.iso.datetime({ offset: true })])
+  .describe("Unix seconds, or an ISO 8601 time; null never.");
 
 interface KeyCreation {
   name?: string | undefined;
@@ -192,7 +206,13 @@ const platformKeyCreation = z.strictObject({
 });
 
 const rotation = z.strictObject({
-  grace_seconds: z.number().int().min(0).max(30 * 86_400).default(3600).describe("How long the old key goes on working."),
+  grace_seconds: z
+    .number()
+    .int()
+    .min(0)
+    .max(30 * 86_400)
+    .default(3600)
+    .describe("How long the old key goes on working."),
 });
 
 const keyView = z.object({
@@ -217,9 +237,21 @@ function toMs(time: string | number | null | undefined): number | null | undefin
 }
 
 function created({ view, key }: CreatedKey): Answer<z.infer<typeof createdKey>> {
-  return { status: 201, body: { ...view, key }, change: { target: view.id, before: null, after: view }, shownOnce: ["key"], configurationChanged: true };
+  return {
+    status: 201,
+    body: { ...view, key },
+    change: { target: view.id, before: null, after: view },
+    shownOnce: ["key"],
+    configurationChanged: true,
+  };
 }
 
 function rotated({ before, created: { view, key } }: { before: KeyView; created: CreatedKey }): Answer<z.infer<typeof createdKey>> {
-  return { status: 201, body: { ...view, key }, change: { target: before.id, before, after: view }, shownOnce: ["key"], configurationChanged: true };
+  return {
+    status: 201,
+    body: { ...view, key },
+    change: { target: before.id, before, after: view },
+    shownOnce: ["key"],
+    configurationChanged: true,
+  };
 }

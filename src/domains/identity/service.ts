@@ -55,11 +55,22 @@ export interface KeyVerbs {
   /** Throws Problem: invalid_request, permission_denied (more than the creator holds), conflict (the name is taken). */
   create(tx: TenantTransaction, allowed: WriteKeys, project: ProjectId | null, fields: NewKey): Promise<CreatedKey>;
   get(tx: TenantTransaction, allowed: ReadKeys, project: ProjectId | null, id: string): Promise<KeyView>;
-  list(tx: TenantTransaction, allowed: ReadKeys, project: ProjectId | null, page: { limit: number; after?: string | undefined }): Promise<Page<KeyView>>;
+  list(
+    tx: TenantTransaction,
+    allowed: ReadKeys,
+    project: ProjectId | null,
+    page: { limit: number; after?: string | undefined },
+  ): Promise<Page<KeyView>>;
   /** Returns the key as it was. */
   revoke(tx: TenantTransaction, allowed: WriteKeys, project: ProjectId | null, id: string): Promise<KeyView>;
   /** A new key of the same name and rights; the old one ends after the grace, ms. Rights beyond the caller's are refused: its secret would be theirs. */
-  rotate(tx: TenantTransaction, allowed: WriteKeys, project: ProjectId | null, id: string, graceMs: number): Promise<{ before: KeyView; created: CreatedKey }>;
+  rotate(
+    tx: TenantTransaction,
+    allowed: WriteKeys,
+    project: ProjectId | null,
+    id: string,
+    graceMs: number,
+  ): Promise<{ before: KeyView; created: CreatedKey }>;
   /** For the archiving of a project: its keys end with it. */
   revokeProject(tx: TenantTransaction, project: ProjectId): Promise<void>;
 }
@@ -70,8 +81,14 @@ export function createKeyVerbs(needs: KeyVerbsNeeds): KeyVerbs {
     async create(tx, allowed, project, fields) {
       const creator = authorityOf(allowed.principal);
       const expiresAt = fields.expiresAt === undefined ? creator.expiresAt : fields.expiresAt;
-      if (expiresAt !== null && expiresAt <= needs.clock.now()) throw invalid("expires_at", "'expires_at' has passed. Choose a time to come, or null.");
-      const request: KeyRequest = { place: placeOf(tenantOf(tx), project), permissions: fields.permissions, models: fields.models, expiresAt };
+      if (expiresAt !== null && expiresAt <= needs.clock.now())
+        throw invalid("expires_at", "'expires_at' has passed. Choose a time to come, or null.");
+      const request: KeyRequest = {
+        place: placeOf(tenantOf(tx), project),
+        permissions: fields.permissions,
+        models: fields.models,
+        expiresAt,
+      };
       refuse(decideKey(creator, request), request);
       return addKey(needs, tx, ringOf(tx), { ...request, project, name: fields.name, createdBy: allowed.principal.id });
     },
@@ -103,7 +120,10 @@ export function createKeyVerbs(needs: KeyVerbsNeeds): KeyVerbs {
       };
       refuse(decideKey(authorityOf(allowed.principal), request), request);
       await setGrace(tx, row.id, new Date(needs.clock.now() + graceMs));
-      return { before, created: await addKey(needs, tx, ringOf(tx), { ...request, project, name: before.name, createdBy: allowed.principal.id }) };
+      return {
+        before,
+        created: await addKey(needs, tx, ringOf(tx), { ...request, project, name: before.name, createdBy: allowed.principal.id }),
+      };
     },
 
     revokeProject: (tx, project) => setProjectRevoked(tx, project, new Date(needs.clock.now())),
@@ -125,7 +145,14 @@ export interface MintNeeds {
 export function mintAdminKey(needs: MintNeeds, createdBy: string): Promise<CreatedKey> {
   return needs.database.forTenant(PLATFORM_TENANT, async (tx) => {
     const keyring = await makeTenantKey(needs, tx);
-    const created = await addKey(needs, tx, keyring, { permissions: ["platform_admin"], models: null, expiresAt: null, project: null, name: undefined, createdBy });
+    const created = await addKey(needs, tx, keyring, {
+      permissions: ["platform_admin"],
+      models: null,
+      expiresAt: null,
+      project: null,
+      name: undefined,
+      createdBy,
+    });
     await bumpConfig(tx);
     return created;
   });
@@ -140,7 +167,12 @@ interface Addition {
   readonly createdBy: string;
 }
 
-async function addKey(needs: Omit<KeyVerbsNeeds, "keyring">, tx: TenantTransaction, keyring: TenantKeyring, addition: Addition): Promise<CreatedKey> {
+async function addKey(
+  needs: Omit<KeyVerbsNeeds, "keyring">,
+  tx: TenantTransaction,
+  keyring: TenantKeyring,
+  addition: Addition,
+): Promise<CreatedKey> {
   const id = newKeyId(needs.random);
   const key = renderKey(id, newKeySecret(needs.random));
   const name = addition.name ?? `key-${id}`;
@@ -155,12 +187,18 @@ async function addKey(needs: Omit<KeyVerbsNeeds, "keyring">, tx: TenantTransacti
     created_by: addition.createdBy,
     created_at: new Date(needs.clock.now()),
   };
-  if (!(await insertKey(tx, row))) throw new Problem("conflict", { param: "name", message: "A key of this name exists. Choose another name, or revoke that key." });
+  if (!(await insertKey(tx, row)))
+    throw new Problem("conflict", { param: "name", message: "A key of this name exists. Choose another name, or revoke that key." });
   return { view: viewOf(keyring, { ...row, grace_until: null }), key };
 }
 
 function authorityOf(principal: Principal): Authority {
-  return { tenant: principal.tenant, permissions: principal.permissions, models: principal.models, expiresAt: principal.key?.expiresAt ?? null };
+  return {
+    tenant: principal.tenant,
+    permissions: principal.permissions,
+    models: principal.models,
+    expiresAt: principal.key?.expiresAt ?? null,
+  };
 }
 
 function refuse(decision: KeyDecision, request: KeyRequest): void {
@@ -172,7 +210,10 @@ function refuse(decision: KeyDecision, request: KeyRequest): void {
     case "wrong_place":
       throw invalid("permissions", `A key of a ${request.place} cannot hold '${decision.permission}'.`);
     case "beyond_creator":
-      throw new Problem("permission_denied", { param: decision.what, message: `A key cannot hold more than its creator: '${decision.what}' must stay within ${decision.detail}.` });
+      throw new Problem("permission_denied", {
+        param: decision.what,
+        message: `A key cannot hold more than its creator: '${decision.what}' must stay within ${decision.detail}.`,
+      });
     default:
       return decision satisfies never;
   }

@@ -57,7 +57,7 @@ test("an ADMIT whose fate is unknown is voided, so that a refused call is never 
   journal.fail();
   await assert.rejects(held, Problem);
   journal.recover();
-  assert.equal(settler.unkept, 1);
+  assert.equal(settler.alarms().unkept, 1);
   const closing = settler.close();
   journal.commit();
   await closing;
@@ -149,10 +149,24 @@ test("settlements that the journal could not keep are written again once it can"
   settler.settleFailed(heldOf(granted), { kind: "connect" }, (heard) => (fault = heard));
   assert.ok(fault instanceof Error);
   journal.recover();
-  for (let tries = 0; tries < 40 && settler.unkept > 0; tries++) {
+  for (let tries = 0; tries < 40 && settler.alarms().unkept > 0; tries++) {
     await new Promise((resolve) => setTimeout(resolve, 25));
     journal.commit();
   }
-  assert.equal(settler.unkept, 0);
+  assert.equal(settler.alarms().unkept, 0);
   assert.equal(journal.records.filter((record) => record.kind === RECORD.settle).length, 1);
+});
+
+test("a billed class without a price, and a cost above W, are charged, marked and counted for somebody to look into", async () => {
+  const { journal, settler, needs } = world();
+  const granting = hold(factsOf({ bound: { input: 10, output: 10, certainty: "rule" } }), PRICE, needs);
+  journal.commit();
+  const usage = { tokens: { ...NO_TOKENS, audio_output: 1_000 }, source: "reported" as const };
+  const settlement = settler.settle(
+    heldOf(await granting),
+    { status: "completed", usage, modelServed: null, firstTokenMs: null },
+    () => {},
+  );
+  assert.deepEqual([settlement.cost, settlement.estimated], [600_000_000n, true]);
+  assert.deepEqual(settler.alarms(), { unkept: 0, unpriced: 1, overBound: 1 });
 });

@@ -27,6 +27,8 @@ class Attempt {
   hold!: Hold;
   metered!: MeteredResponse;
   clientLeft = false;
+  /** The client leaves while it is given this many frames or more. */
+  leavesAt = Number.POSITIVE_INFINITY;
 
   constructor(endsAtOnce = true) {
     this.upstream = new ScriptedStream(endsAtOnce);
@@ -72,7 +74,11 @@ class Attempt {
     assert.ok(!this.clientLeft, "a frame after the client left");
     assert.ok(frames.length > 0);
     this.delivered.push(...(frames as TestFrame[]));
-    if (this.settled) return;
+    if (!this.settled) this.#checkMark();
+    if (this.delivered.length >= this.leavesAt) this.leave();
+  }
+
+  #checkMark(): void {
     assert.ok(!this.delivered.some((frame) => frame.last), "the last frame before the SETTLE was durable");
     assert.ok(this.deliveredTokens <= this.mark, `${this.deliveredTokens} tokens delivered, the durable mark is ${this.mark}`);
   }
@@ -124,15 +130,18 @@ const anyStream = fc.record({
   steps: fc.array(weighted, { maxLength: 80 }),
   spare: fc.nat(500),
   endsAtOnce: fc.boolean(),
+  leavesAt: fc.option(fc.nat(40), { freq: 1 }),
 });
 
 test("whatever the upstream, the client and the journal do, and in whatever order: nothing is delivered beyond the durable mark, the last frame never precedes the SETTLE, the stream ends once and settles once", async () => {
   let waited = 0;
+  let completed = 0;
   await fc.assert(
-    fc.asyncProperty(anyStream, async ({ frames, reportsUsage, batches, steps, spare, endsAtOnce }) => {
+    fc.asyncProperty(anyStream, async ({ frames, reportsUsage, batches, steps, spare, endsAtOnce, leavesAt }) => {
       const output = frames.reduce((sum, frame) => sum + frame.outputTokens, 0);
       const all = [...frames, ...(reportsUsage ? [usageFrame(11, output)] : []), doneFrame()];
       const attempt = new Attempt(endsAtOnce);
+      attempt.leavesAt = leavesAt ?? Number.POSITIVE_INFINITY;
       await attempt.begin({ bound: { input: 100, output: output + spare, certainty: "proof" } });
       attempt.pipe();
       let next = 0;
@@ -182,6 +191,7 @@ test("whatever the upstream, the client and the journal do, and in whatever orde
       assert.ok(attempt.settlements.length > 0, "nothing settled");
       for (const written of attempt.settlements) assert.deepEqual(written, settlement, "two settlements differ");
       if (ending.kind === "complete") {
+        completed++;
         assert.equal(attempt.delivered.length, all.length, "a clean end without all frames");
         assert.equal(settlement.status, "completed");
         assert.equal(settlement.usage.source, reportsUsage ? "reported" : "counted");
@@ -192,6 +202,7 @@ test("whatever the upstream, the client and the journal do, and in whatever orde
     { numRuns: 600 },
   );
   assert.ok(waited > 100, "the property met too few streams that had to wait");
+  assert.ok(completed > 100, `only ${completed} streams ended well`);
 });
 
 test("marks are written ahead: a stream of one-token frames waits for the journal once, not once a frame", async () => {
@@ -306,4 +317,24 @@ test("an upstream that breaks off after it has said that the response is whole h
   attempt.journal.commit();
   assert.equal((await attempt.metered.settled).settlement.status, "completed");
   assert.deepEqual(attempt.endings, [{ kind: "complete" }]);
+});
+
+test("a client that leaves while it is given the frames before the last gets nothing more", async () => {
+  for (const endsAtOnce of [true, false]) {
+    const attempt = new Attempt(endsAtOnce);
+    attempt.leavesAt = 2;
+    await attempt.begin();
+    attempt.pipe();
+    attempt.upstream.emit([deltaFrame("Hello", 1)]);
+    attempt.journal.commit();
+    attempt.upstream.emit([deltaFrame("you", 1), usageFrame(9, 2), doneFrame()]);
+    attempt.upstream.end({ kind: "aborted" });
+    attempt.journal.commit();
+    assert.equal((await attempt.metered.settled).settlement.usage.source, "reported");
+    assert.deepEqual(attempt.endings, [{ kind: "aborted" }]);
+    assert.deepEqual(
+      attempt.delivered.map((frame) => frame.outputTokens),
+      [1, 1, 0],
+    );
+  }
 });

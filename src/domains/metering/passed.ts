@@ -11,8 +11,10 @@ export class Tally implements Passed {
 
   add(frame: Frame, wire: Dialect | null): void {
     if (wire !== null && this.#addDeltas(frame.bytes)) return;
-    if (wire === null || frame.notable) this.addEvents(frame.events());
-    else this.#count(frame.bytes.length, frame.bytes.length);
+    const before = this.atMost;
+    this.addEvents(frame.events());
+    // A frame of a shape that is not known may hold text where nobody looks.
+    if (wire !== null && !frame.notable) this.atMost = before + frame.bytes.length;
   }
 
   addEvents(events: readonly ModelEvent[]): void {

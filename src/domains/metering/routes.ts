@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { type AttemptId, isUuid } from "../../kernel/ids.ts";
 import { formatUsd } from "../../kernel/money.ts";
+import { Problem } from "../../kernel/problem.ts";
 import { routeBuilder } from "../../kernel/route.ts";
 import { inputTokens, outputTokens, TOKEN_CLASSES } from "../../kernel/tokens.ts";
 import type { TenantTransaction } from "../../storage/database/index.ts";
@@ -157,9 +158,11 @@ const LIMITS = { "1m": { usual: 60, most: 1440 }, "1h": { usual: 24, most: 168 }
 
 function usageQuery(query: z.infer<typeof completionsQuery>): BucketQuery {
   const { usual, most } = LIMITS[query.bucket_width];
+  if (query.limit !== undefined && query.limit > most)
+    throw new Problem("invalid_request", { message: `At most ${most} buckets of ${query.bucket_width} fit a page.`, param: "limit" });
   // No member of the organization and no batch makes calls here, so these filters match nothing.
   const none = query.user_ids !== undefined || query.batch === "true";
-  return { ...query, limit: Math.min(query.limit ?? usual, most), dimensions: dimensionsOf(query.group_by), none };
+  return { ...query, limit: query.limit ?? usual, dimensions: dimensionsOf(query.group_by), none };
 }
 
 function costQuery(query: z.infer<typeof costsQuery>): BucketQuery {

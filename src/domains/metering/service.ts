@@ -4,7 +4,7 @@ import { heldOf, hold, sent } from "./hold.ts";
 import { meter } from "./meter.ts";
 import type { AttemptFacts, Hold, MeteredResponse, Settlement } from "./model.ts";
 import { createReports, type ReportNeeds, type Reports } from "./reports.ts";
-import { Settler } from "./settle.ts";
+import { type MoneyAlarms, Settler } from "./settle.ts";
 import { Shipper, type ShipperNeeds, type ShippingLag } from "./ship.ts";
 import { Speeds } from "./speeds.ts";
 import { Tags } from "./tags.ts";
@@ -32,7 +32,7 @@ export interface Metering {
   /** Ships everything that is settled. Rejects while PostgreSQL is away. */
   flush(): Promise<void>;
   /** For metrics. */
-  figures(): ShippingLag & { /** Settlements that wait for the journal's disk. */ readonly unkept: number };
+  figures(): ShippingLag & MoneyAlarms;
   /** After the last attempt was settled, and before the journal closes: ships what it can. */
   close(): Promise<void>;
 }
@@ -54,7 +54,7 @@ export function createService(needs: MeteringNeeds): { readonly metering: Meteri
         const settlement = settler.settleFailed(heldOf(held), failure, () => queueMicrotask(() => resolve(settlement)));
       }),
     flush: () => shipper.flush(),
-    figures: () => ({ ...shipper.lag(), unkept: settler.unkept }),
+    figures: () => ({ ...shipper.lag(), ...settler.alarms() }),
     close: async () => {
       await settler.close();
       await shipper.close();

@@ -1,7 +1,8 @@
 import { type Journal, type JournalFault, RECORD } from "../../storage/journal/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { AttemptId } from "../../kernel/ids.ts";
-import { NO_TOKENS, outputTokens, type Usage } from "../../kernel/tokens.ts";
+import { formatUsd, type PicoDollars } from "../../kernel/money.ts";
+import { NO_TOKENS, outputTokens, type TokenClass, type Usage } from "../../kernel/tokens.ts";
 import type { DispatchFailure } from "../providers/index.ts";
 import { countUnanswered, priceOf } from "./decide.ts";
 import type { Held } from "./hold.ts";
@@ -24,6 +25,16 @@ export interface MeteringLog {
   error(fields: object, message: string): void;
 }
 
+/** What somebody should look into; each but `unkept` counts since the process began. */
+export interface MoneyAlarms {
+  /** Settlements that wait for the journal to recover. */
+  readonly unkept: number;
+  /** Attempts that were billed for a class without a price. */
+  readonly unpriced: number;
+  /** Attempts that cost more than their worst case. */
+  readonly overBound: number;
+}
+
 /** What was learnt of a response by its end. */
 export interface Outcome {
   readonly status: AttemptStatus;
@@ -41,6 +52,8 @@ export class Settler {
   readonly #needs: SettlerNeeds;
   readonly #unkept = new Map<AttemptId, string>();
   #timer: NodeJS.Timeout | null = null;
+  #unpriced = 0;
+  #overBound = 0;
 
   constructor(needs: SettlerNeeds) {
     this.#needs = needs;
@@ -67,9 +80,8 @@ export class Settler {
     this.settle(held, { status: "failed", usage: NOTHING, modelServed: null, firstTokenMs: null }, ignore);
   }
 
-  /** Settlements that wait for the journal to recover. */
-  get unkept(): number {
-    return this.#unkept.size;
+  alarms(): MoneyAlarms {
+    return { unkept: this.#unkept.size, unpriced: this.#unpriced, overBound: this.#overBound };
   }
 
   /** Tries what is unkept a last time. */
@@ -92,16 +104,7 @@ export class Settler {
     const { facts } = held;
     const { cost, charge, unpriced } = priceOf(usage.tokens, held.price);
     const latencyMs = Math.round(this.#needs.clock.monotonic() - held.heldAt);
-    if (unpriced.length > 0)
-      this.#needs.log.warn(
-        { attempt: facts.attempt, deployment: facts.deployment, unpriced },
-        "a billed class has no price: charged at the dearest rate of its side; state its price",
-      );
-    if (cost > held.worstCase)
-      this.#needs.log.warn(
-        { attempt: facts.attempt, deployment: facts.deployment, cost, worstCase: held.worstCase, bound: facts.bound },
-        "an attempt cost more than its worst case",
-      );
+    if (unpriced.length > 0 || cost > held.worstCase) this.#alarm(held, cost, unpriced);
     if (status === "completed") this.#needs.speeds.observe(facts.deployment, outputTokens(usage.tokens), latencyMs);
     const estimated = (usage.source === "counted" && usage !== NOTHING) || unpriced.length > 0;
     return {
@@ -116,6 +119,24 @@ export class Settler {
       latencyMs,
       firstTokenMs,
     };
+  }
+
+  #alarm({ facts, worstCase }: Held, cost: PicoDollars, unpriced: readonly TokenClass[]): void {
+    const { attempt, deployment, bound } = facts;
+    if (unpriced.length > 0) {
+      this.#unpriced += 1;
+      this.#needs.log.warn(
+        { attempt, deployment, unpriced },
+        "a billed class has no price: charged at the dearest rate of its side; state its price",
+      );
+    }
+    if (cost > worstCase) {
+      this.#overBound += 1;
+      this.#needs.log.warn(
+        { attempt, deployment, costUsd: formatUsd(cost), worstCaseUsd: formatUsd(worstCase), bound },
+        "an attempt cost more than its worst case",
+      );
+    }
   }
 
   #unanswered(held: Held, sentAt: number): Usage {

@@ -66,8 +66,6 @@ export class MeteredStream implements FrameStream, FrameSink {
     this.#onSettled = onSettled;
   }
 
-  // The caller's side.
-
   pipe(sink: FrameSink): void {
     this.#sink = sink;
     if (this.#ended) sink.end(ABORTED);
@@ -91,8 +89,6 @@ export class MeteredStream implements FrameStream, FrameSink {
     this.#upstream.abort();
     this.#endIfDone();
   }
-
-  // The upstream's side.
 
   frames(frames: readonly Frame[]): void {
     this.#firstTokenMs ??= Math.round(this.#needs.clock.monotonic() - this.#held.heldAt);
@@ -178,6 +174,7 @@ export class MeteredStream implements FrameStream, FrameSink {
   };
 
   #hold(frames: readonly Frame[], needed: number): void {
+    if (this.#cut !== null) return;
     this.#waiting.push({ frames, needed });
     for (const frame of frames) this.#waitingBytes += frame.bytes.length;
     if (this.#waitingBytes > MAX_WAITING_BYTES) return this.#fail(overloaded("more frames wait for the journal than may"));

@@ -37,7 +37,7 @@ export type ProviderResponse = Brand<UpstreamResponse, "ProviderResponse">;
 
 /** Why a dispatch failed before its first frame. Says whether the same call may be tried elsewhere. */
 export type DispatchFailure =
-  /** No connection, or it broke before the first frame; whether the request was sent is what `onSent` said. */
+  /** No connection, or it broke before an answer began; whether the request was sent is what `onSent` said. */
   | { readonly kind: "connect" }
   | { readonly kind: "timeout"; readonly phase: "connect" | "first_token" | "total" }
   | {
@@ -48,7 +48,7 @@ export type DispatchFailure =
       readonly param: string | null;
       readonly code: string | null;
     }
-  /** Bytes that are no answer of this wire: wrong content type, not JSON, an oversized or compressed body, broken HTTP. */
+  /** Bytes that are no answer of this wire: wrong content type, not JSON, cut, oversized or compressed, broken HTTP. */
   | { readonly kind: "malformed" }
   /** Nothing was tried: every connection, slot or child is taken or gone. */
   | { readonly kind: "unavailable" }

@@ -27,12 +27,12 @@ export function failureOfFault(fault: Fault, headers: IncomingHttpHeaders, secre
   return failureOfStatus(fault.status ?? 502, headers, fault, secret, now);
 }
 
-/** A transport error before the first frame. */
-export function failureOfTransport(error: Error): DispatchFailure {
+/** A transport error before the first frame. `answered`: headers had come, so work was done and its answer was cut. */
+export function failureOfTransport(error: Error, answered: boolean): DispatchFailure {
   const code = "code" in error && typeof error.code === "string" ? error.code : "";
   if (code === "UND_ERR_CONNECT_TIMEOUT") return { kind: "timeout", phase: "connect" };
   if (code === "UND_ERR_CLOSED" || code === "UND_ERR_DESTROYED" || code === "UND_ERR_INVALID_ARG") return { kind: "unavailable" };
-  if (error.name === "HTTPParserError" || NOT_HTTP.has(code)) return { kind: "malformed" };
+  if (answered || error.name === "HTTPParserError" || NOT_HTTP.has(code)) return { kind: "malformed" };
   return { kind: "connect" };
 }
 
@@ -69,7 +69,7 @@ function retryAfterSeconds(headers: IncomingHttpHeaders, now: number): number | 
 
 function redact(text: string, secret: string | null): string {
   const without = secret === null || secret.length < MIN_SECRET_LENGTH ? text : text.replaceAll(secret, "[redacted]");
-  return without.replace(/\b(?:sk|gsk|xai|pplx|key|Bearer)[-_ ][A-Za-z0-9_*.-]{8,}/g, "[redacted]");
+  return without.replace(/\b(?:(?:sk|xai|pplx|csk)-|gsk_|fw_|Bearer\s+)[A-Za-z0-9_*.-]{8,}/g, "[redacted]");
 }
 
 /** Shorter ones are words that a message may hold by chance (`none`, `test`). */

@@ -1,12 +1,5 @@
-export {
-  DispatchError,
-  type Dispatch,
-  type DispatchFailure,
-  type Provider,
-  type ProviderResponse,
-  type UpstreamResponse,
-} from "./contract.ts";
+export { DispatchError, type Dispatch, type DispatchFailure, type Provider, type ProviderResponse } from "./contract.ts";
+export { createChunkRenderer, renderWhole } from "./dialects/openai/render.ts";
 export { parseChatCompletion } from "./dialects/openai/request.ts";
-export { createChunkRenderer, renderWhole, type ChunkRenderer, type RenderOptions } from "./dialects/openai/render.ts";
-export { createLocalProvider, type LocalProvider } from "./local/local.ts";
-export { createProviders, type Providers } from "./service.ts";
+export { createLocalProvider } from "./local/local.ts";
+export { createProviders } from "./service.ts";

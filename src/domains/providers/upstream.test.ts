@@ -159,7 +159,25 @@ test("what is not an answer fails before the first frame, typed, and tells no se
       "a reset after the headers",
       true,
       async (exchange) => (exchange.head(200, SSE_HEADERS), await exchange.wait(20), exchange.reset()),
-      { kind: "connect" },
+      malformed,
+    ],
+    [
+      "a reset in the body, when the work was done",
+      false,
+      async (exchange) => (exchange.head(200, JSON_HEADERS), exchange.write("{"), await exchange.wait(20), exchange.reset()),
+      malformed,
+    ],
+    [
+      "words that only look like a key",
+      false,
+      json(400, { error: { message: "unknown key parameters_x" } }),
+      status(400, { message: "unknown key parameters_x" }),
+    ],
+    [
+      "a key that is not ours",
+      false,
+      json(400, { error: { message: "key gsk_abcdefghijkl is bad" } }),
+      status(400, { message: "key [redacted] is bad" }),
     ],
   ];
   for (const [name, streams, script, expected] of cases) {
@@ -206,17 +224,21 @@ test("after [DONE] nothing is passed on, and an upstream that goes on talking is
     exchange.write(streamOf(["a"]) + sse(textChunk("more")));
     exchange.write(Buffer.alloc(200_000, 0x78));
   });
+  const before = performance.now();
   const { bytes, ending } = await read((await dispatch(upstream, { stream: true })).response);
   assert.deepEqual([bytes, ending.kind], [streamOf(["a"]), "complete"]);
-  await (
-    await upstream.arrived(0)
-  ).closed;
+  const { closed } = await upstream.arrived(0);
+  assert.ok((await closed) - before < 500, "cut by what it sent, before the time is up");
 });
 
-test("an upstream that holds its connection open after [DONE] delays nobody, and is cut", async (t) => {
-  const upstream = await start(t, (exchange) => {
+test("an upstream that holds its connection open after [DONE], dripping, delays nobody, and is cut", async (t) => {
+  const upstream = await start(t, async (exchange) => {
     exchange.head(200, SSE_HEADERS);
     exchange.write(streamOf(["a"]));
+    for (let drops = 0; drops < 20; drops++) {
+      await exchange.wait(300);
+      exchange.write(":\n\n");
+    }
   });
   const before = performance.now();
   const { ending } = await read((await dispatch(upstream, { stream: true })).response);
@@ -257,6 +279,22 @@ test("each timeout of a deployment ends what it bounds", async (t) => {
     const { ending } = await read((await dispatch(upstream, { stream: true }, {}, options)).response);
     assert.ok(ending.kind === "truncated" && ending.problem.code === "upstream_timeout", name);
   }
+});
+
+test("a connection that is never made ends at the connect timeout, and nothing was sent", async (t) => {
+  // Accepts TCP but never answers the TLS handshake.
+  const server = createServer((socket) => socket.on("error", () => undefined));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const one = dispatchOf(
+    deploymentOf({ provider: "openai", baseUrl: `https://127.0.0.1:${port}/v1`, options: { connectTimeoutMs: 80 } }),
+    body({}),
+  );
+  const before = performance.now();
+  assert.deepEqual((await failureOf(providerDispatch(one))).failure, { kind: "timeout", phase: "connect" });
+  assert.ok(performance.now() - before < 500);
+  assert.equal(one.sent(), 0);
 });
 
 test("a slow but steady stream outlives its idle timeout, and a reader's own pause is not the upstream's silence", async (t) => {

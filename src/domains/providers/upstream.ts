@@ -185,10 +185,10 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
   }
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    this.#lastChunkAt = this.#clock.monotonic();
     switch (this.#phase) {
       case "waiting":
       case "streaming":
+        this.#lastChunkAt = this.#clock.monotonic();
         this.#decode((decoder, frames) => decoder.push(chunk, frames));
         return;
       case "whole":
@@ -237,7 +237,7 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
     this.#release();
     if (this.#phase === "fault") return this.#finishFault();
     if (this.#phase === "draining") return this.#settle();
-    if (this.#phase !== "over") this.#fail(failureOfTransport(error), causeOfTransport(error));
+    if (this.#phase !== "over") this.#fail(failureOfTransport(error, this.#status !== 0), causeOfTransport(error));
   }
 
   pause(): void {
@@ -414,7 +414,7 @@ function requestIdOf(headers: IncomingHttpHeaders): string | null {
 
 /** Of an error response, as much as is read, bytes. */
 const MAX_FAULT_BYTES = 64 * 1024;
-/** What may follow the end of a stream before the connection is cut rather than kept: bytes, and ms of silence. */
+/** What may follow the end of a stream before the connection is cut rather than kept: bytes, and ms. */
 const MAX_DRAIN_BYTES = 64 * 1024;
 const DRAIN_MS = 1000;
 const STOPPED = new Error("stopped by us");

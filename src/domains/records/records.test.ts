@@ -28,9 +28,11 @@ test("an action's row is there if and only if the action is, sealed, and in its 
     const admin = await configuration.admin();
     for (const tenant of ["acme", "other"]) await act(admin, "tenants.put", { params: { tenant } });
     const acme = snapshot.ownerOf("names", "acme") as TenantId;
-    const trail = async (tenant: string) => (await act(admin, "tenant_audit.list", { params: { tenant } })).body["data"] as { target: string; after: unknown }[];
+    const trail = async (tenant: string) =>
+      (await act(admin, "tenant_audit.list", { params: { tenant } })).body["data"] as { target: string; after: unknown }[];
 
-    for (const target of ["one", "two"]) await connection.forTenant(acme, (tx) => records.audit.write(tx, row(target, { name: "canary-name" })));
+    for (const target of ["one", "two"])
+      await connection.forTenant(acme, (tx) => records.audit.write(tx, row(target, { name: "canary-name" })));
     await assert.rejects(
       connection.forTenant(acme, async (tx) => {
         await records.audit.write(tx, row("three", {}));
@@ -39,9 +41,18 @@ test("an action's row is there if and only if the action is, sealed, and in its 
     );
     await connection.forTenant(PLATFORM_TENANT, (tx) => records.audit.write(tx, row("platform", null)));
 
-    assert.deepEqual((await trail("acme")).map((view) => [view.target, view.after]), [["two", { name: "canary-name" }], ["one", { name: "canary-name" }]]);
+    assert.deepEqual(
+      (await trail("acme")).map((view) => [view.target, view.after]),
+      [
+        ["two", { name: "canary-name" }],
+        ["one", { name: "canary-name" }],
+      ],
+    );
     assert.deepEqual(await trail("other"), []);
-    assert.deepEqual(((await act(admin, "audit.list")).body["data"] as { target: string }[]).map((view) => view.target), ["platform"]);
+    assert.deepEqual(
+      ((await act(admin, "audit.list")).body["data"] as { target: string }[]).map((view) => view.target),
+      ["platform"],
+    );
     await database.asSuperuser(async (client) => {
       const { rows } = await client.query("SELECT audit_rows::text FROM audit_rows");
       assert.equal(rows.length, 3);
@@ -54,7 +65,16 @@ test("nobody changes or removes a row of the trail", (t) =>
     const connection = await database.open();
     const { records } = await openConfiguration(t, connection);
     await connection.forTenant(PLATFORM_TENANT, (tx) => records.audit.write(tx, row("kept", null)));
-    await assert.rejects(connection.forTenant(PLATFORM_TENANT, (tx) => tx.deleteFrom("audit_rows").execute()), /permission denied/);
-    await assert.rejects(connection.forTenant(PLATFORM_TENANT, (tx) => tx.updateTable("audit_rows").set({ before: "{}" }).execute()), /permission denied/);
-    await assert.rejects(connection.forSystem("report", (tx) => tx.deleteFrom("audit_rows").execute()), /permission denied/);
+    await assert.rejects(
+      connection.forTenant(PLATFORM_TENANT, (tx) => tx.deleteFrom("audit_rows").execute()),
+      /permission denied/,
+    );
+    await assert.rejects(
+      connection.forTenant(PLATFORM_TENANT, (tx) => tx.updateTable("audit_rows").set({ before: "{}" }).execute()),
+      /permission denied/,
+    );
+    await assert.rejects(
+      connection.forSystem("ship", (tx) => tx.deleteFrom("audit_rows").execute()),
+      /permission denied/,
+    );
   }));

@@ -7,7 +7,11 @@ export type StoredAuditRow = Selectable<Tables["audit_rows"]>;
 export async function insertAuditRow(tx: TenantTransaction, row: Omit<StoredAuditRow, "tenant_id">): Promise<void> {
   await tx
     .insertInto("audit_rows")
-    .values({ ...row, before: row.before === null ? null : JSON.stringify(row.before), after: row.after === null ? null : JSON.stringify(row.after) })
+    .values({
+      ...row,
+      before: row.before === null ? null : JSON.stringify(row.before),
+      after: row.after === null ? null : JSON.stringify(row.after),
+    })
     .execute();
 }
 

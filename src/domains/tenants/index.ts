@@ -1,5 +1,5 @@
 import type { Clock } from "../../kernel/clock.ts";
-import { PLATFORM_TENANT, type ProjectId, type TenantId, type Uuid } from "../../kernel/ids.ts";
+import type { ProjectId, TenantId, Uuid } from "../../kernel/ids.ts";
 import type { RandomBytes } from "../../kernel/random.ts";
 import type { TenantTransaction } from "../../storage/database/index.ts";
 import type { MasterKey, TenantKeyring } from "../../storage/secrets/index.ts";
@@ -18,11 +18,6 @@ export { readRevisions } from "./store.ts";
 
 /** The snapshot's index of tenants' names. */
 export const NAME_INDEX = "names";
-
-/** The platform has no name that a path could give. */
-export function nameIndex({ tenants: { tenant } }: TenantsParts): Iterable<string> {
-  return tenant.id === PLATFORM_TENANT ? [] : [tenant.name];
-}
 
 export interface TenantsNeeds {
   readonly snapshot: SnapshotStore<TenantsParts & { readonly keyring: TenantKeyring }>;

@@ -23,7 +23,11 @@ export function resolve(principal: Principal, snapshot: Snapshot<TenantsParts>):
 }
 
 /** The live tenant a path names; null where there is none, and for the platform, which no path names. */
-export function findTenant(snapshot: Snapshot<TenantsParts>, ownerOfName: (name: string) => TenantId | undefined, nameOrId: string): TenantId | null {
+export function findTenant(
+  snapshot: Snapshot<TenantsParts>,
+  ownerOfName: (name: string) => TenantId | undefined,
+  nameOrId: string,
+): TenantId | null {
   const id = snapshot.tenants.has(nameOrId as TenantId) ? (nameOrId as TenantId) : ownerOfName(nameOrId);
   return id === undefined || id === PLATFORM_TENANT ? null : id;
 }

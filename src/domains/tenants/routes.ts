@@ -2,7 +2,18 @@ import { z } from "zod";
 import type { TenantId } from "../../kernel/ids.ts";
 import { routeBuilder } from "../../kernel/route.ts";
 import type { TenantTransaction } from "../../storage/database/index.ts";
-import { archivedAnswer, deletedView, displayName, listQuery, NO_QUERY, notFound, pageOf, pathPart, unixSeconds, writtenAnswer } from "../../storage/snapshot/index.ts";
+import {
+  archivedAnswer,
+  deletedView,
+  displayName,
+  listQuery,
+  NO_QUERY,
+  notFound,
+  pageOf,
+  pathPart,
+  unixSeconds,
+  writtenAnswer,
+} from "../../storage/snapshot/index.ts";
 import type { Proofs } from "../identity/index.ts";
 import type { TenantRecord } from "./model.ts";
 import { type ProjectVerbs, type TenantVerbs, tenantView } from "./service.ts";
@@ -33,7 +44,8 @@ function tenantRoutes({ tenants, recordOf }: TenantsRoutesNeeds) {
       result: tenantResult,
       example: { params: { tenant: "example" }, body: { display_name: "Example", time_zone: "Europe/Paris" } },
       audit: { action: "tenant.put" },
-      handler: async ({ allowed, transaction, params, body, ifMatch }) => writtenAnswer(await tenants.put(transaction, allowed, params.tenant, body, ifMatch)),
+      handler: async ({ allowed, transaction, params, body, ifMatch }) =>
+        writtenAnswer(await tenants.put(transaction, allowed, params.tenant, body, ifMatch)),
     }),
     route({
       id: "tenants.list",
@@ -82,7 +94,8 @@ function tenantRoutes({ tenants, recordOf }: TenantsRoutesNeeds) {
       result: deletedView,
       example: { params: { tenant: "example" } },
       audit: { action: "tenant.archive" },
-      handler: async ({ allowed, transaction, params, ifMatch }) => archivedAnswer(await tenants.archive(transaction, allowed, params.tenant, ifMatch)),
+      handler: async ({ allowed, transaction, params, ifMatch }) =>
+        archivedAnswer(await tenants.archive(transaction, allowed, params.tenant, ifMatch)),
     }),
   ];
 }
@@ -102,7 +115,8 @@ function projectRoutes(projects: ProjectVerbs) {
       result: projectResult,
       example: { params: projectExample, body: { display_name: "Example", default_max_output_tokens: 1024 } },
       audit: { action: "project.put" },
-      handler: async ({ allowed, transaction, params, body, ifMatch }) => writtenAnswer(await projects.put(transaction, allowed, params.project, body, ifMatch)),
+      handler: async ({ allowed, transaction, params, body, ifMatch }) =>
+        writtenAnswer(await projects.put(transaction, allowed, params.project, body, ifMatch)),
     }),
     route({
       id: "projects.list",
@@ -150,7 +164,8 @@ function projectRoutes(projects: ProjectVerbs) {
       result: deletedView,
       example: { params: projectExample },
       audit: { action: "project.archive" },
-      handler: async ({ allowed, transaction, params, ifMatch }) => archivedAnswer(await projects.archive(transaction, allowed, params.project, ifMatch)),
+      handler: async ({ allowed, transaction, params, ifMatch }) =>
+        archivedAnswer(await projects.archive(transaction, allowed, params.project, ifMatch)),
     }),
   ];
 }
@@ -167,7 +182,7 @@ const timeZone = z.string().max(64).refine(isTimeZone, "must be an IANA time zon
 function isTimeZone(zone: string): boolean {
   if (!/^[A-Za-z]/.test(zone)) return false;
   try {
-    return new Intl.DateTimeFormat("en", { timeZone: zone }) !== undefined;
+    return new Intl.DateTimeFormat("en", { timeZone: zone }).resolvedOptions().timeZone !== "";
   } catch {
     return false;
   }

@@ -1,5 +1,6 @@
 import type { Clock } from "../../kernel/clock.ts";
 import type { ProjectId, TenantId, Uuid } from "../../kernel/ids.ts";
+import { Problem } from "../../kernel/problem.ts";
 import { asTenant, type TenantTransaction, tenantOf } from "../../storage/database/index.ts";
 import type { TenantKeyring } from "../../storage/secrets/index.ts";
 import {
@@ -23,13 +24,12 @@ import {
 } from "../../storage/snapshot/index.ts";
 import type { Allowed } from "../identity/index.ts";
 import type { TenantRecord } from "./model.ts";
-import { tenantRecord } from "./source.ts";
+import { PLATFORM_NAME, tenantRecord } from "./source.ts";
 import {
   archiveProject,
   archiveTenant,
   findProject,
   findProjectForUpdate,
-  findProjectToUse,
   findTenantForUpdate,
   insertProject,
   insertTenant,
@@ -95,18 +95,33 @@ export interface ProjectView {
 
 /** In the platform's transaction. All throw Problem. */
 export interface TenantVerbs {
-  put(tx: TenantTransaction, allowed: Allowed<"platform:tenants:write">, nameOrId: string, fields: TenantFields, ifMatch: number | null): Promise<Written<TenantView>>;
+  put(
+    tx: TenantTransaction,
+    allowed: Allowed<"platform:tenants:write">,
+    nameOrId: string,
+    fields: TenantFields,
+    ifMatch: number | null,
+  ): Promise<Written<TenantView>>;
   list(tx: TenantTransaction, allowed: Allowed<"platform:tenants:read">, page: ListQuery): Promise<Page<TenantView>>;
   archive(tx: TenantTransaction, allowed: Allowed<"platform:tenants:write">, nameOrId: string, ifMatch: number | null): Promise<TenantView>;
 }
 
 /** In the tenant's transaction. All throw Problem. */
 export interface ProjectVerbs {
-  put(tx: TenantTransaction, allowed: Allowed<"projects:write">, nameOrId: string, fields: ProjectFields, ifMatch: number | null): Promise<Written<ProjectView>>;
+  put(
+    tx: TenantTransaction,
+    allowed: Allowed<"projects:write">,
+    nameOrId: string,
+    fields: ProjectFields,
+    ifMatch: number | null,
+  ): Promise<Written<ProjectView>>;
   get(tx: TenantTransaction, allowed: Allowed<"projects:read">, nameOrId: string): Promise<{ view: ProjectView; revision: number }>;
   list(tx: TenantTransaction, allowed: Allowed<"projects:read">, page: ListQuery): Promise<Page<ProjectView>>;
   archive(tx: TenantTransaction, allowed: Allowed<"projects:write">, nameOrId: string, ifMatch: number | null): Promise<ProjectView>;
-  /** The live project of this name or id, which stays live until the transaction ends. Throws not_found. */
+  /**
+   * The live project of this name or id. Throws not_found. Takes no lock: archiving waits for the transaction of a key that is
+   * being made and revokes it, and a key made just after belongs to a project that `resolve` does not find.
+   */
   idOf(tx: TenantTransaction, nameOrId: string): Promise<ProjectId>;
 }
 
@@ -118,6 +133,8 @@ export function createTenantVerbs(needs: TenantVerbsNeeds): TenantVerbs {
       const row = await findTenantForUpdate(tx, address);
       if (row !== undefined) return changeTenant(needs, tx, row, fields, ifMatch);
       const { name, index } = newName(address, "tenant");
+      if (name === PLATFORM_NAME)
+        throw new Problem("invalid_request", { param: "tenant", message: `'${name}' is the platform itself. Choose another name.` });
       await lockName(tx, index);
       const sooner = await findTenantForUpdate(tx, address);
       if (sooner !== undefined) return changeTenant(needs, tx, sooner, fields, ifMatch);
@@ -143,7 +160,13 @@ export function createTenantVerbs(needs: TenantVerbsNeeds): TenantVerbs {
 }
 
 /** The tenant's key first: the names of the row are sealed with it. */
-async function addTenant(needs: TenantVerbsNeeds, tx: TenantTransaction, name: string, index: Buffer, fields: TenantFields): Promise<Written<TenantView>> {
+async function addTenant(
+  needs: TenantVerbsNeeds,
+  tx: TenantTransaction,
+  name: string,
+  index: Buffer,
+  fields: TenantFields,
+): Promise<Written<TenantView>> {
   const id = needs.makeId<TenantId>();
   const keyring = await asTenant(tx, id, (inside) => needs.makeTenantKey(inside));
   const now = new Date(needs.clock.now());
@@ -163,11 +186,18 @@ async function addTenant(needs: TenantVerbsNeeds, tx: TenantTransaction, name: s
   return { before: null, after: tenantView(tenantRecord(keyring, row)), revision: row.revision };
 }
 
-async function changeTenant(needs: TenantVerbsNeeds, tx: TenantTransaction, row: TenantRow, fields: TenantFields, ifMatch: number | null): Promise<Written<TenantView>> {
+async function changeTenant(
+  needs: TenantVerbsNeeds,
+  tx: TenantTransaction,
+  row: TenantRow,
+  fields: TenantFields,
+  ifMatch: number | null,
+): Promise<Written<TenantView>> {
   requireRevision(ifMatch, row.revision);
   const keyring = await needs.awaitKeyring(row.id);
   const changes = {
-    display_name_sealed: fields.display_name === undefined ? row.display_name_sealed : sealDisplayName(keyring, "tenants", row.id, fields.display_name),
+    display_name_sealed:
+      fields.display_name === undefined ? row.display_name_sealed : sealDisplayName(keyring, "tenants", row.id, fields.display_name),
     status: kept(fields.status, row.status),
     tier: kept(fields.tier, row.tier),
     home_region: kept(fields.home_region, row.home_region),
@@ -231,14 +261,20 @@ export function createProjectVerbs(needs: TenantVerbsNeeds): ProjectVerbs {
     },
 
     async idOf(tx, nameOrId) {
-      const id = await findProjectToUse(tx, at(tx, nameOrId));
-      if (id === undefined) throw notFound();
-      return id;
+      const row = await findProject(tx, at(tx, nameOrId));
+      if (row === undefined) throw notFound();
+      return row.id;
     },
   };
 }
 
-async function addProject(needs: TenantVerbsNeeds, tx: TenantTransaction, name: string, index: Buffer, fields: ProjectFields): Promise<Written<ProjectView>> {
+async function addProject(
+  needs: TenantVerbsNeeds,
+  tx: TenantTransaction,
+  name: string,
+  index: Buffer,
+  fields: ProjectFields,
+): Promise<Written<ProjectView>> {
   const keyring = needs.keyring(tenantOf(tx));
   const id = needs.makeId<ProjectId>();
   const now = new Date(needs.clock.now());
@@ -256,11 +292,18 @@ async function addProject(needs: TenantVerbsNeeds, tx: TenantTransaction, name: 
   return { before: null, after: projectView(keyring, row), revision: row.revision };
 }
 
-async function changeProject(needs: TenantVerbsNeeds, tx: TenantTransaction, row: ProjectRow, fields: ProjectFields, ifMatch: number | null): Promise<Written<ProjectView>> {
+async function changeProject(
+  needs: TenantVerbsNeeds,
+  tx: TenantTransaction,
+  row: ProjectRow,
+  fields: ProjectFields,
+  ifMatch: number | null,
+): Promise<Written<ProjectView>> {
   requireRevision(ifMatch, row.revision);
   const keyring = needs.keyring(tenantOf(tx));
   const changes = {
-    display_name_sealed: fields.display_name === undefined ? row.display_name_sealed : sealDisplayName(keyring, "projects", row.id, fields.display_name),
+    display_name_sealed:
+      fields.display_name === undefined ? row.display_name_sealed : sealDisplayName(keyring, "projects", row.id, fields.display_name),
     default_max_output_tokens: kept(fields.default_max_output_tokens, row.default_max_output_tokens),
     require: fields.require === undefined ? row.require : [...(fields.require ?? [])],
     revision: row.revision + 1,

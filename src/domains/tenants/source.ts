@@ -50,11 +50,14 @@ function projectRecord(keyring: TenantKeyring, row: ProjectRow): ProjectRecord {
   };
 }
 
+/** Reserved, so that no tenant is mistaken for it. */
+export const PLATFORM_NAME = "platform";
+
 /** The platform is a tenant without a row: it owns rows, and nothing owns it. */
 const PLATFORM_PART: TenantPart = {
   tenant: {
     id: PLATFORM_TENANT,
-    name: "platform",
+    name: PLATFORM_NAME,
     displayName: null,
     status: "active",
     tier: null,

@@ -11,7 +11,9 @@ type Changes<Row> = Omit<Row, "tenant_id" | "archived_at" | "id" | "name_sealed"
 /** Runs in the platform's transaction, as all verbs on tenants do. Locked until it ends. */
 export function findTenantForUpdate(tx: TenantTransaction, address: Address<TenantId>): Promise<TenantRow | undefined> {
   const live = tx.selectFrom("tenants").selectAll().where("archived_at", "is", null);
-  return (address.kind === "id" ? live.where("id", "=", address.id) : live.where("name_index", "=", address.index)).forUpdate().executeTakeFirst();
+  return (address.kind === "id" ? live.where("id", "=", address.id) : live.where("name_index", "=", address.index))
+    .forUpdate()
+    .executeTakeFirst();
 }
 
 export function listTenants(tx: TenantTransaction, after: string | null, count: number): Promise<TenantRow[]> {
@@ -37,11 +39,6 @@ export function findProject(tx: TenantTransaction, address: Address<ProjectId>):
 
 export function findProjectForUpdate(tx: TenantTransaction, address: Address<ProjectId>): Promise<ProjectRow | undefined> {
   return projectAt(tx, address).forUpdate().executeTakeFirst();
-}
-
-/** Kept from being archived until the transaction ends, so that nothing is made in a project that is going. */
-export async function findProjectToUse(tx: TenantTransaction, address: Address<ProjectId>): Promise<ProjectId | undefined> {
-  return (await projectAt(tx, address).forShare().executeTakeFirst())?.id;
 }
 
 function projectAt(tx: TenantTransaction, address: Address<ProjectId>) {

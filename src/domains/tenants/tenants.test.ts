@@ -19,7 +19,10 @@ test("PUT is an idempotent upsert: omitted keeps, null clears, and the revision 
   withDatabases(t, async (database, t) => {
     const { act, ...configuration } = await openConfiguration(t, await database.open());
     const admin = await configuration.admin();
-    const first = await act(admin, "tenants.put", { params: acme, body: { display_name: "Acme", tier: "gold", time_zone: "Europe/Paris" } });
+    const first = await act(admin, "tenants.put", {
+      params: acme,
+      body: { display_name: "Acme", tier: "gold", time_zone: "Europe/Paris" },
+    });
     assert.deepEqual([first.status, first.revision], [201, 1]);
     const same = await act(admin, "tenants.put", { params: acme, body: {} });
     assert.deepEqual([same.status, same.revision], [200, 2]);
@@ -36,7 +39,10 @@ test("PUT is an idempotent upsert: omitted keeps, null clears, and the revision 
 
     const project = await act(admin, "projects.put", { params: shop, body: { default_max_output_tokens: 5, require: ["feature"] } });
     const kept = await act(admin, "projects.put", { params: shop, body: { default_max_output_tokens: null } });
-    assert.deepEqual([kept.body["id"], kept.body["default_max_output_tokens"], kept.body["require"]], [project.body["id"], null, ["feature"]]);
+    assert.deepEqual(
+      [kept.body["id"], kept.body["default_max_output_tokens"], kept.body["require"]],
+      [project.body["id"], null, ["feature"]],
+    );
     assert.deepEqual((await act(admin, "projects.get", { params: shop })).body, kept.body);
   }));
 
@@ -44,7 +50,17 @@ test("a name that looks like an id, or that a path cannot carry, is refused", (t
   withDatabases(t, async (database, t) => {
     const { act, ...configuration } = await openConfiguration(t, await database.open());
     const admin = await configuration.admin();
-    for (const tenant of ["018f0000-0000-7000-8000-000000000000", "018F0000-0000-7000-8000-00000000000A", "a b", "-a", "a/b", "a".repeat(101), "ä", "*"]) {
+    for (const tenant of [
+      "018f0000-0000-7000-8000-000000000000",
+      "018F0000-0000-7000-8000-00000000000A",
+      "a b",
+      "-a",
+      "a/b",
+      "a".repeat(101),
+      "ä",
+      "*",
+      "platform",
+    ]) {
       await assert.rejects(act(admin, "tenants.put", { params: { tenant } }), problem("invalid_request", "tenant"), tenant);
     }
     await act(admin, "tenants.put", { params: acme });
@@ -65,7 +81,11 @@ test("an archived name answers 404, and a later PUT makes a new id", (t) =>
     await assert.rejects(configuration.principal(key), problem("invalid_api_key"));
     const again = (await act(admin, "tenants.put", { params: acme })).body["id"];
     assert.notEqual(again, old);
-    await assert.rejects(configuration.principal(key), problem("invalid_api_key"), "the archived tenant's key does not come back with the name");
+    await assert.rejects(
+      configuration.principal(key),
+      problem("invalid_api_key"),
+      "the archived tenant's key does not come back with the name",
+    );
 
     const project = (await act(admin, "projects.put", { params: shop })).body["id"];
     await act(admin, "projects.delete", { params: shop });
@@ -79,7 +99,7 @@ test("two upserts of one new name at once make one row", (t) =>
     const admin = await configuration.admin();
     const tenants = await Promise.all(Array.from({ length: 8 }, () => act(admin, "tenants.put", { params: acme })));
     assert.equal(new Set(tenants.map((answer) => answer.body["id"])).size, 1);
-    assert.deepEqual(tenants.map((answer) => answer.status).toSorted(), [200, 200, 200, 200, 200, 200, 200, 201]);
+    assert.equal(tenants.filter((answer) => answer.status === 201).length, 1);
     const projects = await Promise.all(Array.from({ length: 8 }, () => act(admin, "projects.put", { params: shop })));
     assert.equal(new Set(projects.map((answer) => answer.body["id"])).size, 1);
   }));
@@ -89,7 +109,9 @@ test("a suspended tenant is refused everywhere, while the platform still adminis
     const { act, tenants, snapshot, ...configuration } = await openConfiguration(t, await database.open());
     const admin = await configuration.admin();
     await act(admin, "tenants.put", { params: acme });
-    const own = await configuration.principal((await act(admin, "tenant_keys.create", { params: acme, body: { permissions: ["tenant_admin"] } })).body["key"]);
+    const own = await configuration.principal(
+      (await act(admin, "tenant_keys.create", { params: acme, body: { permissions: ["tenant_admin"] } })).body["key"],
+    );
     assert.equal(tenants.resolve(own, snapshot.current).record.name, "acme");
     await act(admin, "tenants.put", { params: acme, body: { status: "suspended" } });
     assert.throws(() => tenants.resolve(own, snapshot.current), problem("tenant_suspended"));
@@ -142,7 +164,7 @@ test("lists page through everything once, oldest first, and see what another pro
     for (const tenant of names) await act(admin, "tenants.put", { params: { tenant } });
     const seen: unknown[] = [];
     let after: string | undefined;
-    for (let more = true; more; ) {
+    for (let more = true; more;) {
       const { body } = await there.act(admin, "tenants.list", { query: { limit: "2", ...(after === undefined ? {} : { after }) } });
       seen.push(...(body["data"] as { name: string }[]).map((view) => view.name));
       after = body["last_id"] as string;

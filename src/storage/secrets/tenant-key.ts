@@ -68,6 +68,7 @@ export function createTenantKeyring(
   if (first === undefined) throw new Error(`no key of tenant ${tenant}`);
   const blindIndexKey = createSecretKey(deriveFromTenant(first, "blind-index"));
   const columnKey = cachedColumnKeys(versions);
+  const secrets = new Map<TenantSecret, Buffer>();
 
   return {
     tenant,
@@ -84,7 +85,11 @@ export function createTenantKeyring(
       createHmac("sha256", blindIndexKey)
         .update(fields([column, value]))
         .digest(),
-    secret: (purpose) => deriveFromTenant(first, purpose),
+    secret(purpose) {
+      const known = secrets.get(purpose) ?? deriveFromTenant(first, purpose);
+      secrets.set(purpose, known);
+      return known;
+    },
   };
 }
 

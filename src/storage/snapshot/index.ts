@@ -5,7 +5,7 @@ import type { TenantKeyring } from "../secrets/index.ts";
 import { groupByTenant, type Sources, type TenantParts } from "./source.ts";
 import { makeTenantKey, openKeyring, readTenantKeys, type TenantKeysNeeds, type WrappedKey } from "./tenant-keys.ts";
 
-export { makeTenantKey, type TenantKeysNeeds } from "./tenant-keys.ts";
+export { makeTenantKey } from "./tenant-keys.ts";
 export * from "./resource.ts";
 export { groupByTenant, ofTenants, type Source, type TenantParts } from "./source.ts";
 
@@ -118,12 +118,11 @@ interface Moved {
 async function whatMoved(needs: { readonly listTenants: ListTenants }, state: State<unknown>, tx: SystemTransaction): Promise<Moved> {
   const { version } = await tx.selectFrom("config_version").select("version").executeTakeFirstOrThrow();
   if (version === state.current.version) return { version, revisions: state.revisions, toRead: [] };
-  const first = state.current.version < 0;
-  const named = new Set(state.broken);
-  if (first) named.add(PLATFORM_TENANT);
-  else for (const id of await tenantsChangedSince(tx, state.current.version)) named.add(id);
+  // Before the first load there is nothing to go by, nor is there when the version has gone back: a backup was restored.
+  const afresh = version < state.current.version || state.current.version < 0;
+  const named = new Set(afresh ? [PLATFORM_TENANT] : [...state.broken, ...(await tenantsChangedSince(tx, state.current.version))]);
   const revisions = named.has(PLATFORM_TENANT) ? await needs.listTenants(tx) : state.revisions;
-  for (const [id, revision] of revisions) if (state.revisions.get(id) !== revision) named.add(id);
+  for (const [id, revision] of revisions) if (afresh || state.revisions.get(id) !== revision) named.add(id);
   return { version, revisions, toRead: [...named].filter((id) => id === PLATFORM_TENANT || revisions.has(id)) };
 }
 
@@ -148,7 +147,10 @@ async function readParts<S extends Sources>(
     state.broken.delete(id);
     const onFault = (part: string, error: unknown): void => {
       state.broken.add(id);
-      needs.log.error({ tenant: id, part, err: error }, "a part of a tenant's configuration cannot be read; what was last good stays in force");
+      needs.log.error(
+        { tenant: id, part, err: error },
+        "a part of a tenant's configuration cannot be read; what was last good stays in force",
+      );
     };
     const parts = buildParts(needs, id, rows, keys.get(id) ?? [], state.current.tenants.get(id), onFault);
     if (parts !== undefined) into.set(id, parts);
@@ -219,7 +221,8 @@ function swap<S extends Sources>(
   for (const [id, parts] of read) tenants.set(id, parts);
   for (const [name, keysOf] of Object.entries(needs.indexes)) {
     const owners = state.owners.get(name) as Map<string, TenantId>;
-    for (const [id, parts] of before) if (tenants.get(id) !== parts) for (const key of keysOf(parts)) if (owners.get(key) === id) owners.delete(key);
+    for (const [id, parts] of before)
+      if (tenants.get(id) !== parts) for (const key of keysOf(parts)) if (owners.get(key) === id) owners.delete(key);
     for (const [id, parts] of read) for (const key of keysOf(parts)) owners.set(key, id);
   }
   for (const id of state.broken) if (id !== PLATFORM_TENANT && !revisions.has(id)) state.broken.delete(id);
@@ -249,7 +252,10 @@ function coalesced(run: () => Promise<void>): () => Promise<void> {
 }
 
 /** A notice makes a change quick; the poll makes it certain, since LISTEN can die silently. */
-async function follow(needs: { readonly database: Database; readonly pollMs: number; readonly log: DatabaseLog }, refresh: () => Promise<void>): Promise<{ close(): Promise<void> }> {
+async function follow(
+  needs: { readonly database: Database; readonly pollMs: number; readonly log: DatabaseLog },
+  refresh: () => Promise<void>,
+): Promise<{ close(): Promise<void> }> {
   let closed = false;
   let timer: NodeJS.Timeout | null = null;
   let looking: Promise<void> = Promise.resolve();
@@ -293,5 +299,5 @@ function ignore(): void {}
 /** Tenants read by one round of queries. */
 const READ_CHUNK = 2000;
 /** Tenants built in one turn of the event loop. */
-const BUILD_CHUNK = 100;
+const BUILD_CHUNK = 25;
 const MAX_CATCH_UP_READS = 3;

@@ -10,7 +10,9 @@ import type { TenantKeyring } from "../secrets/index.ts";
 /** What every configuration resource shares: how it is addressed, upserted, versioned and listed. */
 
 /** How a path names a resource: by its id, or by the name that is unique in its parent. */
-export type Address<Id extends Uuid> = { readonly kind: "id"; readonly id: Id } | { readonly kind: "name"; readonly name: string; readonly index: Buffer };
+export type Address<Id extends Uuid> =
+  | { readonly kind: "id"; readonly id: Id }
+  | { readonly kind: "name"; readonly name: string; readonly index: Buffer };
 
 /** `keyring` is that of the tenant whose rows the names are unique among. */
 export function addressOf<Id extends Uuid>(keyring: TenantKeyring, table: string, text: string): Address<Id> {
@@ -19,12 +21,22 @@ export function addressOf<Id extends Uuid>(keyring: TenantKeyring, table: string
 }
 
 /** The name a new resource gets. An id that nothing has is refused: `{…}` in a path is never ambiguous. Throws Problem. */
-export function newName<Id extends Uuid>(address: Address<Id>, param: string, pattern: RegExp = NAME): { readonly name: string; readonly index: Buffer } {
+export function newName<Id extends Uuid>(
+  address: Address<Id>,
+  param: string,
+  pattern: RegExp = NAME,
+): { readonly name: string; readonly index: Buffer } {
   if (address.kind === "id" || isUuid(address.name.toLowerCase())) {
-    throw new Problem("invalid_request", { param, message: `'${param}' looks like an id, and nothing has this id. Choose a name that does not.` });
+    throw new Problem("invalid_request", {
+      param,
+      message: `'${param}' looks like an id, and nothing has this id. Choose a name that does not.`,
+    });
   }
   if (address.name.length > BOUNDS.nameLength || !pattern.test(address.name)) {
-    throw new Problem("invalid_request", { param, message: `'${param}' must be 1 to ${BOUNDS.nameLength} characters: ${describe(pattern)}` });
+    throw new Problem("invalid_request", {
+      param,
+      message: `'${param}' must be 1 to ${BOUNDS.nameLength} characters: ${describe(pattern)}`,
+    });
   }
   return address;
 }
@@ -67,7 +79,13 @@ export interface Written<View> {
 /** The answer of an upsert: 201 where it made the resource. */
 export function writtenAnswer<View extends { readonly id: string }>(written: Written<View>): Answer<View> {
   const { before, after, revision } = written;
-  return { status: before === null ? 201 : 200, body: after, revision, change: { target: after.id, before, after }, configurationChanged: true };
+  return {
+    status: before === null ? 201 : 200,
+    body: after,
+    revision,
+    change: { target: after.id, before, after },
+    configurationChanged: true,
+  };
 }
 
 /** The answer of a DELETE; `before` is the resource as it was. */
@@ -106,7 +124,11 @@ export interface Page<View> {
 }
 
 /** `rows` holds up to one more than the limit, which tells whether more follow. */
-export function toPage<Row extends { readonly id: string }, View>(rows: readonly Row[], limit: number, view: (row: Row) => View): Page<View> {
+export function toPage<Row extends { readonly id: string }, View>(
+  rows: readonly Row[],
+  limit: number,
+  view: (row: Row) => View,
+): Page<View> {
   const shown = rows.slice(0, limit);
   return { data: shown.map(view), has_more: rows.length > limit, last_id: shown.at(-1)?.id ?? null };
 }
@@ -121,7 +143,13 @@ export function afterId(after: string | undefined): string | null {
 export const deletedView = z.object({ id: z.string(), deleted: z.literal(true) });
 
 /** The two columns of a sealed, unique name. */
-export function sealName(keyring: TenantKeyring, table: string, row: string, name: string, index: Buffer): { name_sealed: Buffer; name_index: Buffer } {
+export function sealName(
+  keyring: TenantKeyring,
+  table: string,
+  row: string,
+  name: string,
+  index: Buffer,
+): { name_sealed: Buffer; name_index: Buffer } {
   return { name_sealed: keyring.seal(name, { table, column: "name_sealed", row }), name_index: index };
 }
 

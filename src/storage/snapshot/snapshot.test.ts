@@ -13,7 +13,9 @@ import { createTenantKey, createTenantKeyring, wrapTenantKey } from "../secrets/
 /** What a snapshot says, without the keyrings, of which only what they derive is compared. */
 function contents(configuration: Configuration): unknown {
   const { tenants } = configuration.snapshot.current;
-  return [...tenants].toSorted(([one], [other]) => (one < other ? -1 : 1)).map(([id, { keyring, ...parts }]) => [id, parts, keyring.secret("cache").toString("hex")]);
+  return [...tenants]
+    .toSorted(([one], [other]) => (one < other ? -1 : 1))
+    .map(([id, { keyring, ...parts }]) => [id, parts, keyring.secret("cache").toString("hex")]);
 }
 
 /** Every name and key id leads to its owner, and to nobody else. */
@@ -27,18 +29,41 @@ function assertIndexed(configuration: Configuration): void {
 const tenantName = fc.constantFrom("t1", "t2", "t3");
 const resourceName = fc.constantFrom("r1", "r2");
 const write = fc.oneof(
-  fc.record({ id: fc.constant("tenants.put"), params: fc.record({ tenant: tenantName }), body: fc.record({ status: fc.constantFrom("active", "suspended"), display_name: fc.option(fc.string({ unit: "grapheme", maxLength: 5 })) }) }),
+  fc.record({
+    id: fc.constant("tenants.put"),
+    params: fc.record({ tenant: tenantName }),
+    body: fc.record({
+      status: fc.constantFrom("active", "suspended"),
+      display_name: fc.option(fc.string({ unit: "grapheme", maxLength: 5 })),
+    }),
+  }),
   fc.record({ id: fc.constant("tenants.delete"), params: fc.record({ tenant: tenantName }) }),
-  fc.record({ id: fc.constant("projects.put"), params: fc.record({ tenant: tenantName, project: resourceName }), body: fc.record({ default_max_output_tokens: fc.option(fc.integer({ min: 1, max: 9 })) }) }),
+  fc.record({
+    id: fc.constant("projects.put"),
+    params: fc.record({ tenant: tenantName, project: resourceName }),
+    body: fc.record({ default_max_output_tokens: fc.option(fc.integer({ min: 1, max: 9 })) }),
+  }),
   fc.record({ id: fc.constant("projects.delete"), params: fc.record({ tenant: tenantName, project: resourceName }) }),
-  fc.record({ id: fc.constant("project_keys.create"), params: fc.record({ tenant: tenantName, project: resourceName }), body: fc.constant({}) }),
+  fc.record({
+    id: fc.constant("project_keys.create"),
+    params: fc.record({ tenant: tenantName, project: resourceName }),
+    body: fc.constant({}),
+  }),
   fc.record({ id: fc.constant("tenant_keys.create"), params: fc.record({ tenant: tenantName }), body: fc.constant({}) }),
-  fc.record({ id: fc.constant("models.put"), params: fc.record({ model: resourceName }), body: fc.record({ visibility: fc.constantFrom("granted", "all") }) }),
+  fc.record({
+    id: fc.constant("models.put"),
+    params: fc.record({ model: resourceName }),
+    body: fc.record({ visibility: fc.constantFrom("granted", "all") }),
+  }),
   fc.record({ id: fc.constant("models.delete"), params: fc.record({ model: resourceName }) }),
   fc.record({
     id: fc.constant("deployments.put"),
     params: fc.record({ model: resourceName, deployment: resourceName }),
-    body: fc.record({ provider: fc.constant("inside"), upstream_model: fc.constantFrom("u1", "u2"), price: fc.constantFrom("free", { input: "1", output: "2" }) }),
+    body: fc.record({
+      provider: fc.constant("inside"),
+      upstream_model: fc.constantFrom("u1", "u2"),
+      price: fc.constantFrom("free", { input: "1", output: "2" }),
+    }),
   }),
   fc.record({ id: fc.constant("grants.put"), params: fc.record({ tenant: tenantName, model: resourceName }), body: fc.constant({}) }),
   fc.record({ id: fc.constant("grants.delete"), params: fc.record({ tenant: tenantName, model: resourceName }) }),
@@ -75,7 +100,11 @@ test("after any sequence of writes a snapshot that followed them equals one load
     assert.ok(writes > 30);
   }));
 
-async function applied(configuration: Configuration, admin: Principal, request: { id: string; params: Record<string, string>; body?: unknown }): Promise<boolean> {
+async function applied(
+  configuration: Configuration,
+  admin: Principal,
+  request: { id: string; params: Record<string, string>; body?: unknown },
+): Promise<boolean> {
   try {
     await configuration.act(admin, request.id, request);
     return true;
@@ -101,7 +130,11 @@ test("a change re-reads only the tenants it names: the others keep the very same
 
     await configuration.act(admin, "tenants.put", { params: { tenant: "t1" }, body: { status: "suspended" } });
     assert.equal(configuration.snapshot.current.tenants.get(t1)?.tenants.tenant.status, "suspended");
-    assert.equal(configuration.snapshot.current.tenants.get(t2), before.tenants.get(t2), "a change of one tenant's row does not re-read another");
+    assert.equal(
+      configuration.snapshot.current.tenants.get(t2),
+      before.tenants.get(t2),
+      "a change of one tenant's row does not re-read another",
+    );
   }));
 
 test("a write reaches another process by notice, and within the poll interval when notices are lost", (t) =>
@@ -109,7 +142,12 @@ test("a write reaches another process by notice, and within the poll interval wh
     const here = await openConfiguration(t, await database.open());
     const connection = await database.open();
     const noticed = await openConfiguration(t, connection, { pollMs: 60_000 });
-    const deaf: Database = { ...connection, forSystem: connection.forSystem, forTenant: connection.forTenant, listen: async () => ({ close: async () => {} }) };
+    const deaf: Database = {
+      ...connection,
+      forSystem: connection.forSystem,
+      forTenant: connection.forTenant,
+      listen: async () => ({ close: async () => {} }),
+    };
     const polled = await openConfiguration(t, deaf, { pollMs: 500 });
     const admin = await here.admin();
     await here.act(admin, "tenants.put", { params: { tenant: "t1" } });
@@ -130,7 +168,12 @@ test("while the database is away the last snapshot stays, and its staleness grow
   withDatabases(t, async (database, t) => {
     const connection = await database.open();
     let away = false;
-    const flaky: Database = { ...connection, forTenant: connection.forTenant, listen: connection.listen, forSystem: (job, work) => (away ? Promise.reject(new Error("away")) : connection.forSystem(job, work)) };
+    const flaky: Database = {
+      ...connection,
+      forTenant: connection.forTenant,
+      listen: connection.listen,
+      forSystem: (job, work) => (away ? Promise.reject(new Error("away")) : connection.forSystem(job, work)),
+    };
     const configuration = await openConfiguration(t, flaky, { pollMs: 20 });
     const admin = await configuration.admin();
     await configuration.act(admin, "tenants.put", { params: { tenant: "t1" } });
@@ -148,12 +191,19 @@ test("while the database is away the last snapshot stays, and its staleness grow
 test("a damaged row keeps its part as it was, is logged, and holds nothing else back: a key is revoked all the same", (t) =>
   withDatabases(t, async (database, t) => {
     const faults: object[] = [];
-    const configuration = await openConfiguration(t, await database.open(), { log: { ...silentLog, error: (fields) => faults.push(fields) } });
+    const configuration = await openConfiguration(t, await database.open(), {
+      log: { ...silentLog, error: (fields) => faults.push(fields) },
+    });
     const { act, snapshot } = configuration;
     const admin = await configuration.admin();
     await act(admin, "models.put", { params: { model: "m" }, body: { visibility: "all" } });
-    const { id, key } = (await act(admin, "platform_keys.create", { body: { permissions: ["keys:read"] } })).body as { id: string; key: string };
-    await database.asSuperuser((client) => client.query("UPDATE models SET name_sealed = set_byte(name_sealed, 33, get_byte(name_sealed, 33) # 1)"));
+    const { id, key } = (await act(admin, "platform_keys.create", { body: { permissions: ["keys:read"] } })).body as {
+      id: string;
+      key: string;
+    };
+    await database.asSuperuser((client) =>
+      client.query("UPDATE models SET name_sealed = set_byte(name_sealed, 33, get_byte(name_sealed, 33) # 1)"),
+    );
     await act(admin, "platform_keys.delete", { params: { id } });
     await assert.rejects(configuration.principal(key));
     assert.ok(snapshot.current.tenants.get(PLATFORM_TENANT)?.catalog.models.has("m"));
@@ -161,9 +211,27 @@ test("a damaged row keeps its part as it was, is logged, and holds nothing else 
       faults.map((fault) => "part" in fault && fault.part),
       ["catalog"],
     );
-    await database.asSuperuser((client) => client.query("UPDATE models SET name_sealed = set_byte(name_sealed, 33, get_byte(name_sealed, 33) # 1)"));
+    await database.asSuperuser((client) =>
+      client.query("UPDATE models SET name_sealed = set_byte(name_sealed, 33, get_byte(name_sealed, 33) # 1)"),
+    );
     await act(admin, "tenants.put", { params: { tenant: "t1" } });
     assert.equal(faults.length, 1, "the repaired part is read with the next change, whatever that names");
+  }));
+
+test("a version that went back is a restored backup: everything is read again", (t) =>
+  withDatabases(t, async (database, t) => {
+    const configuration = await openConfiguration(t, await database.open(), { pollMs: 60_000 });
+    const admin = await configuration.admin();
+    await configuration.act(admin, "tenants.put", { params: { tenant: "t1" } });
+    await configuration.act(admin, "projects.put", { params: { tenant: "t1", project: "p" } });
+    await database.asSuperuser(async (client) => {
+      await client.query("UPDATE projects SET archived_at = now()");
+      await client.query("UPDATE config_version SET version = 1");
+    });
+    await configuration.snapshot.refresh();
+    const id = configuration.snapshot.ownerOf("names", "t1") as TenantId;
+    assert.equal(configuration.snapshot.current.version, 1);
+    assert.equal(configuration.snapshot.current.tenants.get(id)?.tenants.projects.size, 0);
   }));
 
 test("10,000 tenants load in a number of queries that does not grow with them one by one", (t) =>
@@ -185,7 +253,9 @@ test("10,000 tenants load in a number of queries that does not grow with them on
     const start = performance.now();
     const blocked = longestTurn();
     const loaded = await openConfiguration(t, counting);
-    t.diagnostic(`${TENANTS} tenants in ${(performance.now() - start).toFixed(0)} ms, ${transactions} transactions, longest turn ${blocked.stop().toFixed(0)} ms`);
+    t.diagnostic(
+      `${TENANTS} tenants in ${(performance.now() - start).toFixed(0)} ms, ${transactions} transactions, longest turn ${blocked.stop().toFixed(0)} ms`,
+    );
     assert.equal(loaded.snapshot.current.tenants.size, TENANTS + 2);
     assert.ok(transactions <= 1 + Math.ceil((TENANTS + 2) / 2000));
   }));
@@ -202,14 +272,17 @@ async function copyTenant(database: TestDatabase, connection: Database, sample: 
   const wrapped: Buffer[] = [];
   const names: Buffer[] = [];
   for (let index = 0; index < count; index += 1) {
-    const id = sample.slice(0, 24) + index.toString(16).padStart(12, "0") as TenantId;
+    const id = (sample.slice(0, 24) + index.toString(16).padStart(12, "0")) as TenantId;
     const key = createTenantKey(systemRandom);
     ids.push(id);
     wrapped.push(wrapTenantKey(TEST_MASTER_KEY, id, 1, key, systemRandom));
     names.push(createTenantKeyring(id, new Map([[1, key]])).seal(`tenant-${index}`, { table: "tenants", column: "name_sealed", row: id }));
   }
   await database.asSuperuser(async (client) => {
-    await client.query("INSERT INTO tenant_keys SELECT id, 1, wrapped, now() FROM unnest($1::uuid[], $2::bytea[]) AS rows(id, wrapped)", [ids, wrapped]);
+    await client.query("INSERT INTO tenant_keys SELECT id, 1, wrapped, now() FROM unnest($1::uuid[], $2::bytea[]) AS rows(id, wrapped)", [
+      ids,
+      wrapped,
+    ]);
     await client.query(
       "INSERT INTO tenants (tenant_id, id, name_sealed, name_index, status, created_at, updated_at) SELECT $1, id, name, sha256(name), 'active', now(), now() FROM unnest($2::uuid[], $3::bytea[]) AS rows(id, name)",
       [PLATFORM_TENANT, ids, names],

@@ -3,7 +3,15 @@ import type { TenantId } from "../../kernel/ids.ts";
 import type { RandomBytes } from "../../kernel/random.ts";
 import type { SystemTransaction, TenantTransaction } from "../database/index.ts";
 import { tenantOf } from "../database/index.ts";
-import { createTenantKey, createTenantKeyring, type MasterKey, type TenantKey, type TenantKeyring, unwrapTenantKey, wrapTenantKey } from "../secrets/index.ts";
+import {
+  createTenantKey,
+  createTenantKeyring,
+  type MasterKey,
+  type TenantKey,
+  type TenantKeyring,
+  unwrapTenantKey,
+  wrapTenantKey,
+} from "../secrets/index.ts";
 import { ofTenants } from "./source.ts";
 
 export interface TenantKeysNeeds {

@@ -60,7 +60,13 @@ test("an action that failed is not remembered: its retry runs", async (t) => {
 test("another principal's key, another key and no key are other requests", async (t) => {
   await withDatabases(t, async (database, t) => {
     const { post, ran } = await serverOn(database, t);
-    for (const [key, principal] of [["k1", "p1"], ["k1", "p2"], ["k2", "p1"], [null, "p1"], [null, "p1"]] as const) {
+    for (const [key, principal] of [
+      ["k1", "p1"],
+      ["k1", "p2"],
+      ["k2", "p1"],
+      [null, "p1"],
+      [null, "p1"],
+    ] as const) {
       assert.equal((await post({ name: "a" }, { key, principal })).status, 201);
     }
     assert.equal(await ran(), 5);
@@ -84,7 +90,9 @@ test("what is remembered holds neither the secret nor, in clear, the answer", as
   await withDatabases(t, async (database, t) => {
     const { post } = await serverOn(database, t);
     await post({ name: "canary-name" }, { key: "k1" });
-    const text = await database.asSuperuser(async (client) => JSON.stringify((await client.query("SELECT encode(response, 'escape') AS response, * FROM idempotency_keys")).rows));
+    const text = await database.asSuperuser(async (client) =>
+      JSON.stringify((await client.query("SELECT encode(response, 'escape') AS response, * FROM idempotency_keys")).rows),
+    );
     assert.doesNotMatch(text, /canary-name|shown once|k1"/);
   });
 });
@@ -104,7 +112,10 @@ async function serverOn(database: TestDatabase, t: TestContext) {
     allow: (principal, permission) => forged({ principal, permission, tenant, project: null }),
     findTenant: () => tenant,
     writeAudit: async (transaction, { id, actor, actorKind, action, target, status, at }) => {
-      await transaction.insertInto("audit_rows").values({ id, actor, actor_kind: actorKind, action, target, status, at: new Date(at) }).execute();
+      await transaction
+        .insertInto("audit_rows")
+        .values({ id, actor, actor_kind: actorKind, action, target, status, at: new Date(at) })
+        .execute();
     },
     bumpConfig: async () => 0,
     catchUp: async () => {},
@@ -114,10 +125,20 @@ async function serverOn(database: TestDatabase, t: TestContext) {
   mountRoutes(server, [thingsCreate()], needs);
   t.after(() => server.close());
   const post = async (body: object, { key, principal = "p1", thing = "x" }: { key: string | null; principal?: string; thing?: string }) => {
-    const headers = { authorization: `Bearer ${principal}`, "content-type": "application/json", ...(key === null ? {} : { "idempotency-key": key }) };
+    const headers = {
+      authorization: `Bearer ${principal}`,
+      "content-type": "application/json",
+      ...(key === null ? {} : { "idempotency-key": key }),
+    };
     const answer = await server.inject({ method: "POST", url: `/admin/v1/things/${thing}/grow`, headers, payload: JSON.stringify(body) });
     const json = answer.json() as Record<string, unknown> & { error?: { code: string } };
-    return { status: answer.statusCode, body: json, code: json.error?.code, etag: answer.headers["etag"], replayed: answer.headers["idempotent-replayed"] };
+    return {
+      status: answer.statusCode,
+      body: json,
+      code: json.error?.code,
+      etag: answer.headers["etag"],
+      replayed: answer.headers["idempotent-replayed"],
+    };
   };
   const ran = () => database.asSuperuser(async (client) => (await client.query("SELECT * FROM audit_rows")).rows.length);
   return { post, ran, time };
@@ -127,9 +148,18 @@ function thingsCreate() {
   let runs = 0;
   let refused = false;
   return routeBuilder<Proofs, TenantTransaction>()({
-    id: "things.grow", method: "POST", path: "/admin/v1/things/{thing}/grow", summary: "Grow a thing.", permission: "platform:catalog:write", reach: "platform",
-    params: z.strictObject({ thing: z.string() }), query: z.strictObject({}), body: z.strictObject({ name: z.string() }),
-    result: z.strictObject({ id: z.number(), name: z.string(), secret: z.string() }), example: { params: { thing: "x" }, body: { name: "a" } }, audit: { action: "things.grow" },
+    id: "things.grow",
+    method: "POST",
+    path: "/admin/v1/things/{thing}/grow",
+    summary: "Grow a thing.",
+    permission: "platform:catalog:write",
+    reach: "platform",
+    params: z.strictObject({ thing: z.string() }),
+    query: z.strictObject({}),
+    body: z.strictObject({ name: z.string() }),
+    result: z.strictObject({ id: z.number(), name: z.string(), secret: z.string() }),
+    example: { params: { thing: "x" }, body: { name: "a" } },
+    audit: { action: "things.grow" },
     handler: async ({ body }) => {
       if (body.name === "refused once" && !refused) {
         refused = true;

@@ -38,7 +38,11 @@ function checked(schema: z.ZodType, value: unknown, place: string): unknown {
   const path = issue.code === "unrecognized_keys" ? [...issue.path, issue.keys[0] ?? ""] : issue.path;
   if (path.length === 0) throw new Problem("invalid_request", { message: `${place}: ${issue.message}.` });
   const param = renderPath(path);
-  throw new Problem("invalid_request", { param, message: issue.code === "unrecognized_keys" ? `${place} names '${param}', which this route does not take.` : `'${param}': ${issue.message}.` });
+  throw new Problem("invalid_request", {
+    param,
+    message:
+      issue.code === "unrecognized_keys" ? `${place} names '${param}', which this route does not take.` : `'${param}': ${issue.message}.`,
+  });
 }
 
 /** PostgreSQL's text holds neither NUL nor half a surrogate pair, so no name or option with one could ever be stored. */
@@ -63,7 +67,8 @@ function withoutBrackets(query: unknown): Record<string, unknown> {
   const plain: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(query as Record<string, unknown>)) {
     const name = key.endsWith("[]") ? key.slice(0, -2) : key;
-    if (Object.hasOwn(plain, name)) throw new Problem("invalid_request", { param: name, message: `The query names '${name}' in two ways; use one.` });
+    if (Object.hasOwn(plain, name))
+      throw new Problem("invalid_request", { param: name, message: `The query names '${name}' in two ways; use one.` });
     Object.defineProperty(plain, name, { value: key === name || Array.isArray(value) ? value : [value], enumerable: true });
   }
   return plain;
@@ -73,14 +78,18 @@ function withoutBrackets(query: unknown): Record<string, unknown> {
 function parseIfMatch(header: string | undefined): number | null {
   if (header === undefined) return null;
   const revision = /^"(\d{1,9})"$/.exec(header)?.[1];
-  if (revision === undefined) throw new Problem("invalid_request", { param: "if-match", message: "Send the 'etag' of the resource as 'If-Match', quotes included." });
+  if (revision === undefined)
+    throw new Problem("invalid_request", { param: "if-match", message: "Send the 'etag' of the resource as 'If-Match', quotes included." });
   return Number(revision);
 }
 
 function parseIdempotencyKey(header: string | string[] | undefined): string | null {
   if (header === undefined) return null;
   if (typeof header !== "string" || !/^[\x21-\x7e]{1,255}$/.test(header)) {
-    throw new Problem("invalid_request", { param: "idempotency-key", message: "An 'Idempotency-Key' is 1 to 255 visible ASCII characters." });
+    throw new Problem("invalid_request", {
+      param: "idempotency-key",
+      message: "An 'Idempotency-Key' is 1 to 255 visible ASCII characters.",
+    });
   }
   return header;
 }
@@ -97,7 +106,8 @@ async function readBody(request: FastifyRequest): Promise<Buffer> {
 function inflated(request: FastifyRequest): Readable {
   const encoding = request.headers["content-encoding"] ?? "identity";
   if (encoding === "identity") return request.raw;
-  if (encoding !== "gzip") throw new Problem("unsupported_media_type", { message: "Send the body uncompressed or as 'content-encoding: gzip'." });
+  if (encoding !== "gzip")
+    throw new Problem("unsupported_media_type", { message: "Send the body uncompressed or as 'content-encoding: gzip'." });
   return request.raw.pipe(createGunzip());
 }
 
@@ -129,5 +139,7 @@ function collect(body: Readable, source: Readable): Promise<Buffer> {
 }
 
 function tooLarge(): Problem {
-  return new Problem("request_too_large", { message: `The body is larger than the ${BOUNDS.adminBodyBytes} bytes that an administrative request may have.` });
+  return new Problem("request_too_large", {
+    message: `The body is larger than the ${BOUNDS.adminBodyBytes} bytes that an administrative request may have.`,
+  });
 }

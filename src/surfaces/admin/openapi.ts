@@ -11,7 +11,8 @@ export function openApiDocument(routes: readonly AnyRoute[]): JsonSchema {
     info: {
       title: "Atrium administration",
       version: "1",
-      description: "`{…}` in a path is a resource's name or its id. `PUT` is an idempotent upsert: omitted fields keep their value, `null` clears. Every error has one envelope.",
+      description:
+        "`{…}` in a path is a resource's name or its id. `PUT` is an idempotent upsert: omitted fields keep their value, `null` clears. Every error has one envelope.",
     },
     security: Object.keys(SECURITY_SCHEMES).map((scheme) => ({ [scheme]: [] })),
     tags: [...new Set(routes.map(tagOf))].toSorted().map((name) => ({ name })),
@@ -61,7 +62,9 @@ function operationOf(route: AnyRoute): JsonSchema {
     ...(route.body === null ? {} : { requestBody: bodyOf(route.body, route.example.body) }),
     responses: {
       "200": { description: "Done.", content: { "application/json": { schema: jsonSchema(route.result, "output") } } },
-      ...Object.fromEntries(problemStatuses(route).map((status) => [String(status), { $ref: `#/components/responses/${responseName(status)}` }])),
+      ...Object.fromEntries(
+        problemStatuses(route).map((status) => [String(status), { $ref: `#/components/responses/${responseName(status)}` }]),
+      ),
     },
   };
 }
@@ -73,7 +76,13 @@ function bodyOf(schema: z.ZodType, example: unknown): JsonSchema {
 
 function pathParameters(route: AnyRoute): JsonSchema[] {
   const fields = propertiesOf(route.params);
-  return parameterNames(route.path).map((name) => ({ name, in: "path", required: true, schema: fields[name] ?? {}, example: route.example.params[name] }));
+  return parameterNames(route.path).map((name) => ({
+    name,
+    in: "path",
+    required: true,
+    schema: fields[name] ?? {},
+    example: route.example.params[name],
+  }));
 }
 
 function queryParameters(route: AnyRoute): JsonSchema[] {
@@ -84,8 +93,26 @@ function queryParameters(route: AnyRoute): JsonSchema[] {
 }
 
 function headerParameters(route: AnyRoute): JsonSchema[] {
-  if (route.method === "POST") return [{ name: "Idempotency-Key", in: "header", required: false, schema: { type: "string", minLength: 1, maxLength: 255 }, description: "The same key with the same request gives the same answer for 24 hours, without what is shown once." }];
-  if (route.method === "PUT" || route.method === "DELETE") return [{ name: "If-Match", in: "header", required: false, schema: { type: "string" }, description: "The resource's `etag`; when it has changed since, the answer is 412." }];
+  if (route.method === "POST")
+    return [
+      {
+        name: "Idempotency-Key",
+        in: "header",
+        required: false,
+        schema: { type: "string", minLength: 1, maxLength: 255 },
+        description: "The same key with the same request gives the same answer for 24 hours, without what is shown once.",
+      },
+    ];
+  if (route.method === "PUT" || route.method === "DELETE")
+    return [
+      {
+        name: "If-Match",
+        in: "header",
+        required: false,
+        schema: { type: "string" },
+        description: "The resource's `etag`; when it has changed since, the answer is 412.",
+      },
+    ];
   return [];
 }
 
@@ -100,17 +127,36 @@ function problemStatuses(route: AnyRoute): number[] {
 
 /** The problems an administrative request can meet, by status. */
 const ADMIN_PROBLEMS: readonly ProblemCode[] = [
-  "invalid_request", "invalid_json", "duplicate_key", "invalid_api_key", "expired_api_key", "permission_denied", "tenant_suspended", "not_found", "request_timeout",
-  "conflict", "idempotency_mismatch", "revision_mismatch", "request_too_large", "unsupported_media_type", "internal_error", "overloaded",
+  "invalid_request",
+  "invalid_json",
+  "duplicate_key",
+  "invalid_api_key",
+  "expired_api_key",
+  "permission_denied",
+  "tenant_suspended",
+  "not_found",
+  "request_timeout",
+  "conflict",
+  "idempotency_mismatch",
+  "revision_mismatch",
+  "request_too_large",
+  "unsupported_media_type",
+  "internal_error",
+  "overloaded",
 ];
 
 function errorResponses(): JsonSchema {
   const statuses = [...new Set(ADMIN_PROBLEMS.map((code) => PROBLEMS[code].status))].toSorted((left, right) => left - right);
-  return Object.fromEntries(statuses.map((status) => [responseName(status), errorResponse(ADMIN_PROBLEMS.filter((code) => PROBLEMS[code].status === status))]));
+  return Object.fromEntries(
+    statuses.map((status) => [responseName(status), errorResponse(ADMIN_PROBLEMS.filter((code) => PROBLEMS[code].status === status))]),
+  );
 }
 
 function errorResponse(codes: readonly ProblemCode[]): JsonSchema {
-  const examples = codes.map((code) => [code, { value: { error: { message: PROBLEMS[code].message, type: PROBLEMS[code].type, param: null, code } } }]);
+  const examples = codes.map((code) => [
+    code,
+    { value: { error: { message: PROBLEMS[code].message, type: PROBLEMS[code].type, param: null, code } } },
+  ]);
   return {
     description: codes.map((code) => `\`${code}\``).join(", "),
     content: { "application/json": { schema: { $ref: "#/components/schemas/Error" }, examples: Object.fromEntries(examples) } },

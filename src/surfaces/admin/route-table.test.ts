@@ -10,9 +10,18 @@ import { checkRoutes, methodsAt, type AnyRoute } from "./route-table.ts";
 const builder = routeBuilder<Proofs, TenantTransaction>();
 const EMPTY = z.strictObject({});
 const GOOD = {
-  id: "things.put", method: "PUT", path: "/admin/v1/tenants/{tenant}/things/{thing}", summary: "Put a thing.", reach: "path",
-  params: z.strictObject({ tenant: z.string(), thing: z.string() }), query: EMPTY, body: EMPTY, result: EMPTY,
-  example: { params: { tenant: "a", thing: "b" } }, audit: { action: "things.put" }, handler: async () => ({ body: {} }),
+  id: "things.put",
+  method: "PUT",
+  path: "/admin/v1/tenants/{tenant}/things/{thing}",
+  summary: "Put a thing.",
+  reach: "path",
+  params: z.strictObject({ tenant: z.string(), thing: z.string() }),
+  query: EMPTY,
+  body: EMPTY,
+  result: EMPTY,
+  example: { params: { tenant: "a", thing: "b" } },
+  audit: { action: "things.put" },
+  handler: async () => ({ body: {} }),
 } as const;
 const good: AnyRoute = builder({ ...GOOD, permission: "projects:write" });
 
@@ -36,7 +45,10 @@ test("every way a route can be unfit to be mounted is found", () => {
     [{ method: "GET", audit: null }, /GET has no body/],
     [{ path: "/elsewhere/{tenant}/{thing}" }, /below none of/],
     [{ reach: "own" }, /reaches 'path' exactly/],
-    [{ path: "/admin/v1/things/{thing}", params: z.strictObject({ thing: z.string() }), example: { params: { thing: "b" } } }, /reaches 'path' exactly/],
+    [
+      { path: "/admin/v1/things/{thing}", params: z.strictObject({ thing: z.string() }), example: { params: { thing: "b" } } },
+      /reaches 'path' exactly/,
+    ],
     [{ params: z.strictObject({ tenant: z.string() }) }, /name different parameters/],
     [{ example: { params: { tenant: "a" } } }, /the example and the path/],
     [{ params: z.object({ tenant: z.string(), thing: z.string() }) }, /must be z.strictObject/],
@@ -47,7 +59,10 @@ test("every way a route can be unfit to be mounted is found", () => {
   ];
   for (const [change, finding] of unfit) assert.match(checkRoutes([{ ...good, ...change }]).join("\n"), finding);
   assert.match(checkRoutes([good, good]).join("\n"), /two routes have this id/);
-  assert.match(checkRoutes([good, { ...good, id: "b", path: good.path.replace("{thing}", "{x}") }]).join("\n"), /two routes have this address/);
+  assert.match(
+    checkRoutes([good, { ...good, id: "b", path: good.path.replace("{thing}", "{x}") }]).join("\n"),
+    /two routes have this address/,
+  );
 });
 
 test("a server with an unfit route does not start", async () => {

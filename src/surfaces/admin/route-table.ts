@@ -19,7 +19,8 @@ export const PREFIXES = ["/admin/v1", "/v1/organization"] as const;
 export function checkRoutes(routes: readonly AnyRoute[]): string[] {
   const findings = routes.flatMap((route) => faultsOf(route).map((fault) => `${route.id}: ${fault}`));
   for (const id of repeated(routes.map((route) => route.id))) findings.push(`${id}: two routes have this id`);
-  for (const address of repeated(routes.map((route) => `${route.method} ${route.path.replaceAll(/\{\w+\}/g, "{}")}`))) findings.push(`${address}: two routes have this address`);
+  for (const address of repeated(routes.map((route) => `${route.method} ${route.path.replaceAll(/\{\w+\}/g, "{}")}`)))
+    findings.push(`${address}: two routes have this address`);
   return findings;
 }
 
@@ -31,7 +32,10 @@ function faultsOf(route: AnyRoute): string[] {
     [isPermission(route.permission), `'${route.permission}' is not a permission`],
     [write === (route.audit !== null), write ? "a write needs an audit action" : "a read has no audit action"],
     [write || route.body === null, "a GET has no body"],
-    [(route.reach === "path") === (named.includes("tenant") && route.reach !== "platform"), "a route reaches 'path' exactly when its path names {tenant} and the rows are that tenant's"],
+    [
+      (route.reach === "path") === (named.includes("tenant") && route.reach !== "platform"),
+      "a route reaches 'path' exactly when its path names {tenant} and the rows are that tenant's",
+    ],
     [sameNames(named, fieldNames(route.params)), "params and the path name different parameters"],
     [sameNames(named, Object.keys(route.example.params)), "the example and the path name different parameters"],
     [refusesUnknown(route.params) && refusesUnknown(route.query), "params and query must be z.strictObject"],
@@ -56,7 +60,10 @@ export function methodsAt(routes: readonly AnyRoute[], path: string): string[] {
 function matches(template: string, path: string): boolean {
   const expected = template.split("/");
   const given = path.split("/");
-  return expected.length === given.length && expected.every((segment, index) => (segment.startsWith("{") ? given[index] !== "" : segment === given[index]));
+  return (
+    expected.length === given.length &&
+    expected.every((segment, index) => (segment.startsWith("{") ? given[index] !== "" : segment === given[index]))
+  );
 }
 
 export function isPermission(text: string): text is Permission {

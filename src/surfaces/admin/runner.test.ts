@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { startToyPlatform, type ToyPlatform } from "../../../test/contracts/toy-platform.ts";
+import { DatabaseUnavailable } from "../../storage/database/index.ts";
 import { BOUNDS } from "../../kernel/bounds.ts";
 
 let toy: ToyPlatform;
@@ -21,10 +22,16 @@ interface Call {
 
 async function call(url: string, { method = "GET", headers = {}, body, key = toy.adminKey }: Call = {}) {
   const authorization: Record<string, string> = key === null ? {} : { authorization: `Bearer ${key}` };
-  const payload: { payload?: string | Buffer } = body === undefined ? {} : { payload: typeof body === "string" || Buffer.isBuffer(body) ? body : JSON.stringify(body) };
+  const payload: { payload?: string | Buffer } =
+    body === undefined ? {} : { payload: typeof body === "string" || Buffer.isBuffer(body) ? body : JSON.stringify(body) };
   const type: Record<string, string> = body === undefined ? {} : { "content-type": "application/json" };
   const answer = await toy.server.inject({ method, url, headers: { ...authorization, ...type, ...headers }, ...payload });
-  return { status: answer.statusCode, headers: answer.headers, body: answer.json(), error: answer.json().error as { code: string; param: string | null; message: string } | undefined };
+  return {
+    status: answer.statusCode,
+    headers: answer.headers,
+    body: answer.json(),
+    error: answer.json().error as { code: string; param: string | null; message: string } | undefined,
+  };
 }
 
 const port = () => (toy.server.server.address() as AddressInfo).port;
@@ -42,6 +49,12 @@ test("a write answers with its etag, leaves one audit row naming who, what, befo
   const { actor, action, target, before: was, after: is, status, remoteAddress } = toy.audit.at(-1)!;
   assert.deepEqual([actor, action, target, status, remoteAddress], ["bootstrap", "tenants.put", "tenants/written", 200, "127.0.0.1"]);
   assert.deepEqual([was, is], [created.body, changed.body]);
+});
+
+test("a committed write is answered even when PostgreSQL goes away before this process has taken it in", async () => {
+  toy.failCatchUp(new DatabaseUnavailable("gone"));
+  assert.equal((await put(tenant("committed"))).status, 200);
+  assert.equal((await call(`${tenant("committed")}/projects`)).status, 200);
 });
 
 test("a read and a refused write leave no audit row and change no configuration", async () => {
@@ -112,9 +125,22 @@ test("a list in the query is the same list with brackets and without", async () 
 
 test("without a valid key every path and method below a prefix gets one and the same 401", async () => {
   const answers = [];
-  for (const url of [tenant("a"), `${tenant("a")}/projects`, "/admin/v1/nothing", "/admin/v1", "/admin/v1/openapi.json", "/v1/organization/nothing", `/admin/v1/tenants/${"x".repeat(500)}`]) {
+  for (const url of [
+    tenant("a"),
+    `${tenant("a")}/projects`,
+    "/admin/v1/nothing",
+    "/admin/v1",
+    "/admin/v1/openapi.json",
+    "/v1/organization/nothing",
+    `/admin/v1/tenants/${"x".repeat(500)}`,
+  ]) {
     for (const method of ["GET", "PUT", "POST", "DELETE", "PATCH"] as const) {
-      for (const key of [null, "unknown"]) answers.push(JSON.stringify(await call(url, { method, key, ...(method === "GET" ? {} : { body: "{" }) }).then(({ status, body }) => [status, body])));
+      for (const key of [null, "unknown"])
+        answers.push(
+          JSON.stringify(
+            await call(url, { method, key, ...(method === "GET" ? {} : { body: "{" }) }).then(({ status, body }) => [status, body]),
+          ),
+        );
     }
   }
   assert.equal(new Set(answers).size, 1);
@@ -138,7 +164,13 @@ test("the document is for anybody with a valid key", async () => {
 test("who may not is refused before a byte of the body is read", async () => {
   await toy.server.listen({ host: "127.0.0.1", port: 0 });
   const status = await new Promise((resolve, reject) => {
-    const sent = httpRequest({ host: "127.0.0.1", port: port(), method: "PUT", path: tenant("a"), headers: { "content-type": "application/json", "content-length": "1000" } });
+    const sent = httpRequest({
+      host: "127.0.0.1",
+      port: port(),
+      method: "PUT",
+      path: tenant("a"),
+      headers: { "content-type": "application/json", "content-length": "1000" },
+    });
     sent.on("response", (response) => {
       resolve(response.statusCode);
       sent.destroy();
@@ -152,7 +184,13 @@ test("who may not is refused before a byte of the body is read", async () => {
 test("a client that leaves in the middle of its body leaves nothing behind", async () => {
   const rows = toy.audit.length;
   await new Promise<void>((resolve) => {
-    const sent = httpRequest({ host: "127.0.0.1", port: port(), method: "PUT", path: tenant("left"), headers: { "content-type": "application/json", "content-length": "20", authorization: `Bearer ${toy.adminKey}` } });
+    const sent = httpRequest({
+      host: "127.0.0.1",
+      port: port(),
+      method: "PUT",
+      path: tenant("left"),
+      headers: { "content-type": "application/json", "content-length": "20", authorization: `Bearer ${toy.adminKey}` },
+    });
     sent.on("error", () => resolve());
     sent.on("close", () => resolve());
     sent.write('{"display_name"');

@@ -5,7 +5,7 @@ import type { Clock } from "../../kernel/clock.ts";
 import { PLATFORM_TENANT, type TenantId, type Uuid } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
 import type { Answer, RouteContext } from "../../kernel/route.ts";
-import type { Database, TenantTransaction } from "../../storage/database/index.ts";
+import { type Database, DatabaseUnavailable, type TenantTransaction } from "../../storage/database/index.ts";
 import type { TenantKeyring } from "../../storage/secrets/index.ts";
 import { credentialOf } from "../http/credential.ts";
 import { once } from "./idempotency.ts";
@@ -69,12 +69,26 @@ async function run(route: AnyRoute, request: FastifyRequest, reply: FastifyReply
   const done = await withRetries(() =>
     needs.forTenant(allowed.tenant, (transaction) => once(transaction, action, needs, () => act(action, transaction, needs))),
   );
-  if (done.configVersion !== null) await needs.catchUp(done.configVersion);
+  if (done.configVersion !== null) await takeIn(done.configVersion, needs);
   return send(reply, done);
 }
 
+/** The change is committed: when the database goes away now, its answer (a secret shown once) is still given, and polling brings it in force. */
+async function takeIn(version: number, needs: RunnerNeeds): Promise<void> {
+  try {
+    await needs.catchUp(version);
+  } catch (error) {
+    if (!(error instanceof DatabaseUnavailable)) throw error;
+  }
+}
+
 /** Whose rows, and whether this principal may. A tenant that is foreign and one that never existed are refused alike. */
-async function reach(route: AnyRoute, principal: Principal, params: Record<string, string>, needs: RunnerNeeds): Promise<Allowed<Permission>> {
+async function reach(
+  route: AnyRoute,
+  principal: Principal,
+  params: Record<string, string>,
+  needs: RunnerNeeds,
+): Promise<Allowed<Permission>> {
   const { permission } = route;
   if (!isPermission(permission)) throw new Error(`${route.id} asks for a permission that does not exist`);
   switch (route.reach) {
@@ -111,13 +125,27 @@ export interface Done {
 
 async function act(action: Action, transaction: TenantTransaction, needs: RunnerNeeds): Promise<Done> {
   const { params, query, body, ifMatch } = action.input;
-  const context: RouteContext<unknown, unknown, unknown, unknown, unknown> = { allowed: action.allowed, transaction, params, query, body, ifMatch };
+  const context: RouteContext<unknown, unknown, unknown, unknown, unknown> = {
+    allowed: action.allowed,
+    transaction,
+    params,
+    query,
+    body,
+    ifMatch,
+  };
   // The schemas that just accepted these values are the ones routeBuilder typed this handler with.
   const answer = await action.route.handler(context as RouteContext<never, never, never, never, never>);
   const row = auditRow(action, answer, needs);
   if (row !== null) await needs.writeAudit(transaction, row);
   const configVersion = answer.configurationChanged === true ? await needs.bumpConfig(transaction) : null;
-  return { status: statusOf(answer), body: answer.body, revision: answer.revision ?? null, shownOnce: answer.shownOnce ?? [], configVersion, replayed: false };
+  return {
+    status: statusOf(answer),
+    body: answer.body,
+    revision: answer.revision ?? null,
+    shownOnce: answer.shownOnce ?? [],
+    configVersion,
+    replayed: false,
+  };
 }
 
 function auditRow({ route, allowed, request }: Action, answer: Answer<unknown>, needs: RunnerNeeds): AuditRow | null {

@@ -14,7 +14,8 @@ export async function withRetries<T>(transaction: () => Promise<T>): Promise<T> 
     } catch (error) {
       if (error instanceof DatabaseUnavailable) throw new Problem("overloaded", { retryAfterSeconds: AWAY_RETRY_SECONDS, cause: error });
       if (!COLLISIONS.has(sqlStateOf(error))) throw error;
-      if (attempt === TRANSACTION_ATTEMPTS) throw new Problem("conflict", { message: "Another request is changing the same thing. Send it again.", cause: error });
+      if (attempt === TRANSACTION_ATTEMPTS)
+        throw new Problem("conflict", { message: "Another request is changing the same thing. Send it again.", cause: error });
       await setTimeout(attempt * RETRY_PAUSE_MS);
     }
   }

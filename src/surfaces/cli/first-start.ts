@@ -13,12 +13,12 @@ export interface Demo {
   readonly remark: string;
 }
 
-export const DEMO_TENANT = "demo";
+const DEMO_TENANT = "demo";
 const SIMULATED = "simulated";
 
 /**
- * Makes the demo tenant: one project, one key, the `simulated` model and, with ATRIUM_DEMO_MODEL, a real one. Throws the
- * admin API's own message when the real model cannot be registered; the tenant is then there with `simulated` alone.
+ * Makes the demo tenant: one project, one key, the `simulated` model and, with ATRIUM_DEMO_MODEL, a real one. A real model
+ * that cannot be registered does not stop the first start, which has minted a key to hand over: the remark says why.
  */
 export async function createDemo(config: Config, modelsDirectory: string, admin: AdminCall): Promise<Demo> {
   await admin("PUT", `models/${SIMULATED}`, {});
@@ -27,8 +27,18 @@ export async function createDemo(config: Config, modelsDirectory: string, admin:
   await admin("PUT", `tenants/${DEMO_TENANT}/projects/demo`, { display_name: "Demo project" });
   await admin("PUT", `tenants/${DEMO_TENANT}/grants/${SIMULATED}`, {});
   const { key } = await admin("POST", `tenants/${DEMO_TENANT}/projects/demo/keys`, { name: "demo" });
-  const real = config.ATRIUM_DEMO_MODEL === null ? null : await registerReal(config, config.ATRIUM_DEMO_MODEL, modelsDirectory, admin);
-  return { key: String(key), ...(real ?? { model: SIMULATED, remark: "answered by `simulated`: seeded text, no real model" }) };
+  return { key: String(key), ...(await answeringModel(config, modelsDirectory, admin)) };
+}
+
+async function answeringModel(config: Config, modelsDirectory: string, admin: AdminCall): Promise<Omit<Demo, "key">> {
+  const simulated = { model: SIMULATED, remark: "answered by `simulated`: seeded text, no real model" };
+  if (config.ATRIUM_DEMO_MODEL === null) return simulated;
+  try {
+    return await registerReal(config, config.ATRIUM_DEMO_MODEL, modelsDirectory, admin);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    return { ...simulated, remark: `${simulated.remark}, because ATRIUM_DEMO_MODEL could not be added: ${reason}` };
+  }
 }
 
 async function registerReal(config: Config, wanted: string, modelsDirectory: string, admin: AdminCall): Promise<Omit<Demo, "key">> {

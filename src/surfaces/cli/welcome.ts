@@ -36,7 +36,7 @@ async function demoLines({ demo, terminal, dataDirectory, url }: Welcome): Promi
   if (demo !== null) await writeSecretFile(file, JSON.stringify(demo));
   const known = demo ?? (await readDemo(file));
   if (known === null) return [];
-  if (!terminal) return demo === null ? [] : [`The demo tenant's key is in ${file}`, ""];
+  if (!terminal) return demo === null ? [] : [`The demo tenant's key is in ${file} (${demo.remark})`, ""];
   return [
     `Try it as the demo tenant (${known.remark}):`,
     `  curl ${url}/v1/chat/completions \\`,

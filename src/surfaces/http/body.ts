@@ -1,93 +1,135 @@
 import type { IncomingMessage } from "node:http";
+import type { Readable } from "node:stream";
+import { createGunzip } from "node:zlib";
 import { BOUNDS } from "../../kernel/bounds.ts";
 import type { TenantId } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
 
-/** How much of a body that is refused is still read and thrown away, so that the client reads our answer and keeps its connection. */
-const DISCARDED_BYTES = 4 * BOUNDS.bodyBytes;
-
 /** A body, and its place under the bounds on bodies in flight. */
 export interface TakenBody {
   readonly bytes: Buffer;
-  /** Gives the place back; once, when the call is over. */
+  /** Gives the place back, when the call is over. */
   release(): void;
 }
 
-/** Reads request bodies within named bounds: per body, per tenant and per process. */
-export function createBodyReader() {
-  let inFlight = 0;
-  const byTenant = new Map<TenantId, number>();
+/** Bytes are counted after inflation. */
+export interface BodyBounds {
+  readonly bodyBytes: number;
+  readonly bodiesInFlightBytes: number;
+  readonly bodiesInFlightBytesPerTenant: number;
+  readonly bodyArrivalMs: number;
+}
 
-  /** @throws Problem request_too_large, request_timeout, unsupported_media_type, overloaded */
-  return function take(request: IncomingMessage, tenant: TenantId): Promise<TakenBody> {
-    const problem = refusedByHead(request);
-    if (problem !== null) {
-      discard(request);
-      return Promise.reject(problem);
-    }
-    return new Promise((resolve, reject) => {
-      const chunks: Buffer[] = [];
-      let size = 0;
-      let over = false;
-      const timer = setTimeout(() => fail(new Problem("request_timeout")), BOUNDS.bodyArrivalMs);
-      const reserve = (bytes: number): void => {
-        inFlight += bytes;
-        const own = (byTenant.get(tenant) ?? 0) + bytes;
-        if (own === 0) byTenant.delete(tenant);
-        else byTenant.set(tenant, own);
-      };
-      const stop = (): void => {
-        over = true;
-        clearTimeout(timer);
-        request.off("data", onData).off("end", onEnd).off("close", onClose);
-      };
-      const fail = (problem: Problem): void => {
-        if (over) return;
-        stop();
-        reserve(-size);
-        discard(request);
-        reject(problem);
-      };
-      const onData = (chunk: Buffer): void => {
-        size += chunk.length;
-        reserve(chunk.length);
-        chunks.push(chunk);
-        if (size > BOUNDS.bodyBytes) fail(tooLarge());
-        else if (inFlight > BOUNDS.bodiesInFlightBytes || (byTenant.get(tenant) as number) > BOUNDS.bodiesInFlightBytesPerTenant) fail(new Problem("overloaded", { message: "Too many large requests are in flight. Retry shortly.", retryAfterSeconds: 1 }));
-      };
-      const onEnd = (): void => {
-        stop();
-        const release = (): void => {
-          reserve(-size);
-          size = 0;
-        };
-        resolve({ bytes: chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, size), release });
-      };
-      const onClose = (): void => fail(new Problem("request_timeout", { message: "The connection closed before the body had arrived." }));
-      request.on("data", onData).on("end", onEnd).on("close", onClose);
-    });
+export type BodyReader = (request: IncomingMessage, tenant: TenantId) => Promise<TakenBody>;
+
+/**
+ * Reads request bodies, plain or gzip, within bounds per body, per tenant and per process. The promise rejects with the
+ * problems request_too_large, request_timeout, unsupported_media_type, invalid_request and overloaded; what of a refused
+ * body is still to come is thrown away, so that the client reads our answer and keeps its connection.
+ */
+export function createBodyReader(bounds: BodyBounds = BOUNDS): BodyReader {
+  const room = new Room(bounds);
+  return (request, tenant) => {
+    const problem = refusedByHead(request, bounds);
+    if (problem === null) return collect(request, tenant, room, bounds);
+    discardBody(request);
+    return Promise.reject(problem);
   };
 }
 
-export type BodyReader = ReturnType<typeof createBodyReader>;
-
-function refusedByHead({ headers }: IncomingMessage): Problem | null {
-  const type = headers["content-type"];
-  if (type !== undefined && !/^application\/(?:[\w.-]+\+)?json\s*(?:;|$)/i.test(type)) return new Problem("unsupported_media_type");
-  const encoding = headers["content-encoding"];
-  if (encoding !== undefined && encoding !== "identity") return new Problem("unsupported_media_type", { message: "Send the body without content-encoding." });
-  return Number(headers["content-length"] ?? 0) > BOUNDS.bodyBytes ? tooLarge() : null;
-}
-
-function tooLarge(): Problem {
-  return new Problem("request_too_large", { message: `The body is larger than ${BOUNDS.bodyBytes} bytes. Send less, or refer to files by URL.` });
-}
-
-function discard(request: IncomingMessage): void {
+/** Reads what is left of a body and throws it away; cuts the connection of a client that sends more than is worth reading. */
+export function discardBody(request: IncomingMessage): void {
+  if (request.complete) return;
   let discarded = 0;
   request.on("data", (chunk: Buffer) => {
     discarded += chunk.length;
     if (discarded > DISCARDED_BYTES) request.destroy();
   });
   request.resume();
+}
+
+/** The time that a discarded body may take is the server's `requestTimeout`. */
+const DISCARDED_BYTES = 4 * BOUNDS.bodyBytes;
+
+/** Bytes of all bodies being read or held. */
+class Room {
+  readonly #bounds: BodyBounds;
+  readonly #byTenant = new Map<TenantId, number>();
+  #all = 0;
+
+  constructor(bounds: BodyBounds) {
+    this.#bounds = bounds;
+  }
+
+  /** Takes the bytes; false when that is more than there is room for, until they are given back. */
+  take(tenant: TenantId, bytes: number): boolean {
+    const own = (this.#byTenant.get(tenant) ?? 0) + bytes;
+    this.#byTenant.set(tenant, own);
+    this.#all += bytes;
+    return own <= this.#bounds.bodiesInFlightBytesPerTenant && this.#all <= this.#bounds.bodiesInFlightBytes;
+  }
+
+  give(tenant: TenantId, bytes: number): void {
+    const own = (this.#byTenant.get(tenant) ?? 0) - bytes;
+    if (own > 0) this.#byTenant.set(tenant, own);
+    else this.#byTenant.delete(tenant);
+    this.#all -= bytes;
+  }
+}
+
+function refusedByHead({ headers }: IncomingMessage, bounds: BodyBounds): Problem | null {
+  const type = headers["content-type"];
+  if (type !== undefined && !/^application\/(?:[\w.-]+\+)?json\s*(?:;|$)/i.test(type)) return new Problem("unsupported_media_type");
+  const encoding = headers["content-encoding"] ?? "identity";
+  if (encoding !== "identity" && encoding !== "gzip") return new Problem("unsupported_media_type", { message: "Send the body uncompressed or as 'content-encoding: gzip'." });
+  return Number(headers["content-length"] ?? 0) > bounds.bodyBytes ? tooLarge(bounds) : null;
+}
+
+function collect(request: IncomingMessage, tenant: TenantId, room: Room, bounds: BodyBounds): Promise<TakenBody> {
+  return new Promise((resolve, reject) => {
+    const source: Readable = request.headers["content-encoding"] === "gzip" ? request.pipe(createGunzip()) : request;
+    const chunks: Buffer[] = [];
+    let size = 0;
+    const timer = setTimeout(() => fail(new Problem("request_timeout")), bounds.bodyArrivalMs);
+    const stop = (): void => {
+      clearTimeout(timer);
+      source.off("data", onData).off("end", onEnd);
+      request.off("close", onClose);
+    };
+    const fail = (problem: Problem): void => {
+      stop();
+      room.give(tenant, size);
+      size = 0;
+      request.unpipe();
+      if (source !== request) source.destroy();
+      discardBody(request);
+      reject(problem);
+    };
+    const onData = (chunk: Buffer): void => {
+      size += chunk.length;
+      chunks.push(chunk);
+      const fits = room.take(tenant, chunk.length);
+      if (size > bounds.bodyBytes) fail(tooLarge(bounds));
+      else if (!fits) fail(new Problem("overloaded", { message: "Too many large requests are in flight. Retry shortly.", retryAfterSeconds: 1 }));
+    };
+    const onEnd = (): void => {
+      stop();
+      const release = (): void => {
+        room.give(tenant, size);
+        size = 0;
+      };
+      resolve({ bytes: chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, size), release });
+    };
+    // A request closes after its last byte too, and then its inflation may still be under way.
+    const onClose = (): void => {
+      if (!request.complete) fail(new Problem("request_timeout", { message: "The connection closed before the body had arrived." }));
+    };
+    source.on("data", onData).on("end", onEnd);
+    if (source !== request) source.on("error", (cause) => fail(new Problem("invalid_request", { message: "The body is not valid gzip.", cause })));
+    request.on("close", onClose);
+  });
+}
+
+function tooLarge({ bodyBytes }: BodyBounds): Problem {
+  return new Problem("request_too_large", { message: `The body is larger than ${bodyBytes} bytes. Send less, or refer to files by URL.` });
 }

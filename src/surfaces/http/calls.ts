@@ -12,10 +12,13 @@ export interface CallNeeds {
   readonly clock: Clock;
   readonly takeBody: BodyReader;
   readonly drain: Drain;
+  /** Between two comments of a silent stream, ms; the stream writer's own where it is left out. */
+  readonly silenceMs?: number;
   readonly serve: (received: { readonly call: CallContext; readonly caller: Caller }) => Promise<unknown>;
 }
 
-const TRACEPARENT = /^00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$/;
+/** W3C trace context: an id of zeros is not one. */
+const TRACEPARENT = /^00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
 const MAX_CALLER_REQUEST_ID = 200;
 
 /** Mounts one model endpoint: the pipeline reads and answers the raw request itself, so nothing is buffered for strangers. */
@@ -37,8 +40,8 @@ export function mountCall(app: FastifyInstance, path: string, wire: SurfaceWire,
         callerRequestId: typeof callerRequestId === "string" ? callerRequestId.slice(0, MAX_CALLER_REQUEST_ID) : null,
         hops: [],
       };
-      const caller = new Exchange({ request: request.raw, response: reply.raw, call, wire, takeBody: needs.takeBody, drain: needs.drain });
-      if (needs.drain.draining) caller.refuse(new Problem("overloaded", { message: "The server is stopping. Send the request again.", retryAfterSeconds: 1, headers: { connection: "close" } }));
+      const caller = new Exchange({ request: request.raw, response: reply.raw, call, wire, clock: needs.clock, takeBody: needs.takeBody, drain: needs.drain, silenceMs: needs.silenceMs });
+      if (needs.drain.draining) caller.refuse(new Problem("overloaded", { message: "The server is stopping. Send the request again.", retryAfterSeconds: 1 }));
       else needs.drain.track(needs.serve({ call, caller }));
     });
   });

@@ -24,10 +24,13 @@ export interface HealthNeeds {
 const DEGRADED_AFTER_MS = 3_000;
 const RETRY_AFTER_SECONDS = "1";
 
+/** Load balancers ask with HEAD as well. */
+const PROBED = { exposeHeadRoute: true } as const;
+
 /** `/livez`: the process answers. `/readyz`: it should get traffic. `/metrics`: Prometheus, with a platform key. */
 export function mountHealth(app: FastifyInstance, needs: HealthNeeds): void {
-  app.get("/livez", async () => ({ status: "ok" }));
-  app.get("/readyz", async (_request, reply) => {
+  app.get("/livez", PROBED, async () => ({ status: "ok" }));
+  app.get("/readyz", PROBED, async (_request, reply) => {
     const { status, ...facts } = judge(needs.readiness(), needs.stalenessBoundMs);
     if (status === "unready") reply.code(503).header("retry-after", RETRY_AFTER_SECONDS);
     return { status, ...facts };

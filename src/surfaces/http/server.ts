@@ -1,4 +1,7 @@
+import { type ServerResponse, STATUS_CODES } from "node:http";
+import type { Socket } from "node:net";
 import fastify, { type FastifyInstance, type FastifyReply } from "fastify";
+import { BOUNDS } from "../../kernel/bounds.ts";
 import type { CallId, Uuid } from "../../kernel/ids.ts";
 import { Problem, asProblem } from "../../kernel/problem.ts";
 import type { Log } from "../../telemetry/index.ts";
@@ -13,6 +16,8 @@ export interface HttpNeeds {
 /** Between two requests on one connection, ms: above common load balancers' 60 s, so that they close first. */
 const KEEP_ALIVE_MS = 72_000;
 const HEADERS_ARRIVAL_MS = 30_000;
+/** A request that is slower is cut: the body reader has answered by then, and what comes is only thrown away. */
+const REQUEST_ARRIVAL_MS = HEADERS_ARRIVAL_MS + BOUNDS.bodyArrivalMs;
 const MAX_HEADER_BYTES = 32 * 1024;
 const MAX_PARAM_LENGTH = 512;
 
@@ -30,12 +35,16 @@ export function createHttpServer({ newId, log }: HttpNeeds): FastifyInstance {
     return503OnClosing: false,
     forceCloseConnections: "idle",
     keepAliveTimeout: KEEP_ALIVE_MS,
+    requestTimeout: REQUEST_ARRIVAL_MS,
     http: { headersTimeout: HEADERS_ARRIVAL_MS, maxHeaderSize: MAX_HEADER_BYTES },
-    routerOptions: { maxParamLength: MAX_PARAM_LENGTH, onBadUrl: (_path, _request, response) => refuseRaw(response as never) },
+    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
+    frameworkErrors: (_error, request, reply) => {
+      reply.header("x-request-id", request.id);
+      void answerProblem(reply, new Problem("invalid_request", { message: "The request's path is not valid." }));
+    },
     clientErrorHandler(error, socket) {
       log.debug({ error }, "a connection did not speak HTTP");
-      if (socket.writable) socket.end(`HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\n\r\n${JSON.stringify(openaiEnvelope(new Problem("invalid_request", { message: "The request is not valid HTTP." })))}`);
-      else socket.destroy();
+      refuseConnection(socket, connectionProblem(error.code), newId<CallId>());
     },
   });
   app.addHook("onRoute", ({ url, method }) => {
@@ -82,6 +91,21 @@ function matches(pattern: string, path: string): boolean {
   return wanted.length === given.length && wanted.every((part, index) => (part.startsWith(":") ? given[index] !== "" : part === given[index]));
 }
 
-function refuseRaw(response: { writeHead(status: number, headers: object): { end(body: string): void } }): void {
-  response.writeHead(400, { "content-type": "application/json" }).end(JSON.stringify(openaiEnvelope(new Problem("invalid_request", { message: "The request's path is not valid." }))));
+function connectionProblem(code: string): Problem {
+  if (code === "ERR_HTTP_REQUEST_TIMEOUT") return new Problem("request_timeout", { message: "The request did not arrive in time. Send it again." });
+  if (code === "HPE_HEADER_OVERFLOW") return new Problem("headers_too_large");
+  return new Problem("invalid_request", { message: "The request is not valid HTTP." });
+}
+
+/** Answers bytes that are no request. Where an answer to an earlier one is under way, words of ours would become part of it. */
+function refuseConnection(socket: Socket & { readonly _httpMessage?: ServerResponse | null }, problem: Problem, id: CallId): void {
+  // Node keeps the response that a socket is busy with there, and looks there for the same purpose.
+  const current = socket._httpMessage ?? null;
+  if (!socket.writable || (current !== null && (current.headersSent || current.req.complete))) {
+    socket.destroy();
+    return;
+  }
+  const body = JSON.stringify(openaiEnvelope(problem));
+  const head = [`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`, "connection: close", "content-type: application/json", `content-length: ${Buffer.byteLength(body)}`, `x-request-id: ${id}`];
+  socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
 }

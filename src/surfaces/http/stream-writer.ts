@@ -4,12 +4,6 @@ import type { Ending, Frame, FrameStream } from "../../kernel/frame.ts";
 import { Problem } from "../../kernel/problem.ts";
 import type { Delivery } from "../../pipeline/caller.ts";
 
-/** A stream tells its reader that it is alive at least this often, ms: below common proxies' idle timeouts. */
-const SILENCE_MS = 15_000;
-const COMMENT = Buffer.from(": waiting\n\n");
-
-const SSE_HEADERS = { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache, no-transform", "x-accel-buffering": "no" } as const;
-
 /** What turns one response's frames into the caller's bytes. */
 export interface FrameRendering {
   /** Whether the frames' own bytes are already in the caller's wire. */
@@ -20,6 +14,9 @@ export interface FrameRendering {
   readonly renderError: (problem: Problem) => Buffer;
 }
 
+/** A stream tells its reader that it is alive at least this often, ms: below common proxies' idle timeouts. */
+const SILENCE_MS = 15_000;
+
 /** Server-sent events to one client: comments in silence, back-pressure to the upstream, and never a clean end for a failure. */
 export class StreamWriter {
   readonly #response: ServerResponse;
@@ -27,22 +24,27 @@ export class StreamWriter {
   readonly #silence: NodeJS.Timeout;
 
   /** `headers` go with the head; those known only once the upstream answered are given to `pipe`. */
-  constructor(response: ServerResponse, headers: Readonly<Record<string, string>>) {
+  constructor(response: ServerResponse, headers: Readonly<Record<string, string>>, silenceMs: number = SILENCE_MS) {
     this.#response = response;
     this.#headers = headers;
-    this.#silence = setTimeout(() => this.#comment(), SILENCE_MS);
-    response.once("close", () => clearTimeout(this.#silence));
+    this.#silence = setTimeout(() => this.#comment(), silenceMs);
+    response.once("close", () => this.hush());
   }
 
   get begun(): boolean {
     return this.#response.headersSent;
   }
 
+  /** No more comments: something else ends the response. A write after its end would be an error that nobody handles. */
+  hush(): void {
+    clearTimeout(this.#silence);
+  }
+
   /** Writes the stream to its end. Resolves when the last byte was handed to the socket or the client is gone. */
   pipe(stream: FrameStream, headers: Readonly<Record<string, string>>, rendering: FrameRendering): Promise<Delivery> {
     const response = this.#response;
     return new Promise((resolve) => {
-      response.once("close", () => resolve({ kind: "client_left" }));
+      response.once("close", () => resolve(CLIENT_LEFT));
       response.on("drain", () => stream.resume());
       stream.pipe({
         frames: (frames) => {
@@ -58,6 +60,7 @@ export class StreamWriter {
   /** Ends a stream that has begun, with the dialect's error event and without a clean end. */
   fail(bytes: Buffer, done?: () => void): void {
     const response = this.#response;
+    this.hush();
     response.write(bytes, () => {
       done?.();
       response.destroy();
@@ -69,9 +72,10 @@ export class StreamWriter {
     if (!this.#response.headersSent) this.#response.writeHead(200, { ...this.#headers, ...headers, ...SSE_HEADERS });
   }
 
+  /** A client that has not read what was written does not need to hear that there is nothing more. */
   #comment(): void {
     this.#begin({});
-    this.#response.write(COMMENT);
+    if (!this.#response.writableNeedDrain) this.#response.write(COMMENT);
   }
 
   /** One write to the socket per upstream chunk. False when the client is slower than the upstream. */
@@ -90,9 +94,11 @@ export class StreamWriter {
 
   #end(ending: Ending, rendering: FrameRendering, resolve: (delivery: Delivery) => void): void {
     const response = this.#response;
+    if (response.destroyed) return resolve(CLIENT_LEFT);
     switch (ending.kind) {
       case "complete":
         this.#begin({});
+        this.hush();
         response.end(() => resolve({ kind: "delivered" }));
         return;
       case "truncated":
@@ -100,7 +106,6 @@ export class StreamWriter {
         this.fail(rendering.renderError(ending.problem), () => resolve({ kind: "truncated", problem: ending.problem }));
         return;
       case "aborted":
-        if (response.destroyed) return;
         this.#end({ kind: "truncated", problem: new Problem("overloaded", { message: "The server stopped this response. Send the request again.", retryAfterSeconds: 1 }) }, rendering, resolve);
         return;
       default:
@@ -108,6 +113,10 @@ export class StreamWriter {
     }
   }
 }
+
+const SSE_HEADERS = { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache, no-transform", "x-accel-buffering": "no" } as const;
+const COMMENT = Buffer.from(": waiting\n\n");
+const CLIENT_LEFT: Delivery = { kind: "client_left" };
 
 function isUsageOnly(events: readonly ModelEvent[]): boolean {
   return events.some((event) => event.type === "usage") && events.every((event) => event.type === "usage" || event.type === "response-start");

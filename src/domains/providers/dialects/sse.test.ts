@@ -57,6 +57,7 @@ test("events follow the HTML standard: line ends, BOM, comments, optional space,
   assert.deepEqual(payloads("data: a\n\ndata: b\r\n\r\ndata: c\r\rdata:d\n\n"), ["a", "b", "c", "d"]);
   assert.deepEqual(payloads("\ufeffdata: a\n\n\ufeffdata: b\n\n"), ["a"]);
   assert.deepEqual(payloads(": hello\n\nevent: x\ndata: 1\ndata: 2\nid: 3\n\ndata\n\n"), ["1\n2", ""]);
+  assert.deepEqual(payloads("data: 1\r\ndata: 2\r\n\r\ndata: 3\rdata: 4\r\r"), ["1\n2", "3\n4"]);
   assert.deepEqual(payloads("data: unfinished\n"), []);
   assert.deepEqual(
     read([Buffer.from("data: unfinished")], true).events.map((event) => event.payload),

@@ -235,6 +235,14 @@ test("a paused stream waits, also when paused and resumed from inside the sink",
   });
   assert.equal(played.ending.kind, "complete");
   assert.equal(pieces(textOf(played.events)).length, 200);
+  const slow = (await send({ stream: true, max_tokens: 10 }, { per_token_ms: 20 })).response.body;
+  assert.ok(slow.kind === "stream");
+  const before = performance.now();
+  await play(slow.stream, () => {
+    slow.stream.pause();
+    slow.stream.resume();
+  });
+  assert.ok(performance.now() - before >= 9 * 18, "a pause and its resume skip no delay");
 });
 
 test("its options are checked strictly", () => {
