@@ -135,7 +135,7 @@ function createDomains(config: Config, storage: Storage, log: Log) {
     clock,
     random,
     log,
-    tags: (tenant) => snapshot.current.tenants.get(tenant)?.keyring ?? null,
+    tags: snapshot.keyringOf,
     cursorSecret: derive(masterKey, "usage-cursor", 1),
     names: {
       tenant: (id) => snapshot.current.tenants.get(id)?.tenants.tenant.name ?? null,

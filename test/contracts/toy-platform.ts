@@ -38,6 +38,7 @@ export type ToyDefect =
   | "revoked-told-apart"
   | "owner-refused"
   | "unaudited"
+  | "lookup-hangs"
   | "crash-on-star"
   | "case-folded"
   | "broken-example";
@@ -140,7 +141,11 @@ function toyNeeds(
       if (!principal.permissions.has(permission)) throw new Problem("permission_denied");
       return forged({ permission, principal, tenant, project: principal.project });
     },
-    findTenant: (nameOrId) => (findThing(store.state.tenants, PLATFORM_TENANT, nameOrId, defects)?.id ?? null) as TenantId | null,
+    findTenant(nameOrId) {
+      const found = findThing(store.state.tenants, PLATFORM_TENANT, nameOrId, defects);
+      if (found === null && defects.has("lookup-hangs")) return new Promise<never>(() => {});
+      return (found?.id ?? null) as TenantId | null;
+    },
     writeAudit: async (_transaction, row) => {
       if (defects.has("unaudited")) return;
       store.state = { ...store.state, audit: [...store.state.audit, row] };

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, chownSync, cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, realpathSync, rmSync, statSync, symlinkSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test, type TestContext } from "node:test";
@@ -77,7 +79,7 @@ test("on a terminal the first start prints the address, an admin key and a curl 
   assert.match(await runPrintedCurl(t, first.output()), /simulated/i);
   // What a person does: Ctrl-C, which the terminal sends to the whole process group.
   first.type("\u0003");
-  await first.exited;
+  assert.equal(await first.exited, 0, first.output());
   assert.deepEqual(processesOn(dataDirectory), []);
 
   const second = start(t, { dataDirectory, terminal: true });
@@ -120,6 +122,27 @@ test("an ATRIUM_DEMO_MODEL that cannot be added does not stop the first start: i
   const demo = JSON.parse(readFileSync(path.join(dataDirectory, "demo.json"), "utf8")) as { key: string; model: string };
   assert.match(await chat(url, demo.key, demo.model), /simulated/i);
   await atrium.stop();
+});
+
+test("a first start whose port is taken stops with a sentence, and the next one still hands over its keys", async (t) => {
+  const taken = createServer().listen(0, "127.0.0.1");
+  t.after(() => taken.close());
+  await once(taken, "listening");
+  const dataDirectory = path.join(newDirectory(), "data");
+  const refused = start(t, { dataDirectory, environment: { PORT: String((taken.address() as AddressInfo).port) } });
+  assert.equal(await refused.exited, 1);
+  assert.match(refused.output(), /^Something else listens on 127\.0\.0\.1:\d+: .*PORT/m);
+  assert.doesNotMatch(refused.output(), STACK);
+  for (let looks = 0; processesOn(dataDirectory).length > 0; looks++) {
+    assert.ok(looks < 500, "the database of a server that could not start ends by itself");
+    await sleep(20);
+  }
+
+  const next = start(t, { dataDirectory });
+  const url = await next.listens();
+  await next.says(/demo\.json/);
+  assert.equal(await adminStatus(url, readFileSync(path.join(dataDirectory, "admin.key"), "utf8").trim()), 200);
+  await next.stop();
 });
 
 const noModel = MODELS === undefined ? "ATRIUM_TEST_MODELS does not name a folder of models" : !existsSync(path.join(MODELS, GGUF)) ? `${GGUF} is not in ATRIUM_TEST_MODELS` : !existsSync(PLUGIN) ? "the local plug-in is not installed (npm run setup:local)" : false;
@@ -169,13 +192,15 @@ test("SIGTERM at any moment of a first start leaves no process, and the next sta
   const dataDirectory = path.join(newDirectory(), "data");
   const moments = { "the data directory is there": "atrium.lock", "initdb is at work": "postgres/18.new/base", "PostgreSQL is starting": "postgres/18/postmaster.pid", "the journal is open": "journal" };
   for (const [moment, file] of Object.entries(moments)) {
+    rmSync(dataDirectory, { recursive: true, force: true });
     const interrupted = start(t, { dataDirectory });
     while (!existsSync(path.join(dataDirectory, file)) && !interrupted.hasExited()) await sleep(2);
     interrupted.signal("SIGTERM");
     const code = await interrupted.exited;
     t.diagnostic(`when ${moment}: exit ${code}`);
+    // Before anything is running there is nothing to end, and the signal's own way out will do.
+    if (file !== "atrium.lock") assert.equal(code, 0, moment);
     assert.deepEqual(processesOn(dataDirectory), [], moment);
-    if (file === "postgres/18.new/base") rmSync(path.join(dataDirectory, "postgres"), { recursive: true, force: true });
   }
   const whole = start(t, { dataDirectory });
   const url = await whole.listens();
@@ -193,7 +218,7 @@ test("a plain user starts it as well, from a checkout of its own", { skip: isRoo
     return;
   }
   const dataDirectory = path.join(checkout, "data");
-  const atrium = start(t, { dataDirectory, directory: checkout, user: NOBODY, environment: { HOME: home, npm_config_cache: path.join(home, ".npm"), npm_config_userconfig: path.join(home, ".npmrc") } });
+  const atrium = start(t, { dataDirectory, directory: checkout, user: NOBODY, environment: { HOME: home, npm_config_cache: path.join(home, ".npm"), npm_config_userconfig: path.join(home, ".npmrc"), npm_config_update_notifier: "false" } });
   const url = await atrium.listens();
   await atrium.says(/demo\.json/);
   const demo = JSON.parse(readFileSync(path.join(dataDirectory, "demo.json"), "utf8")) as { key: string; model: string };

@@ -7,9 +7,8 @@ import {
   addressOf,
   afterId,
   type ListQuery,
-  lockName,
-  newName,
-  notFound,
+  existing,
+  upsert,
   openDisplayName,
   openName,
   type Page,
@@ -77,19 +76,16 @@ export function createCredentialVerbs(needs: CatalogVerbsNeeds): CredentialVerbs
   return {
     async put(tx, _allowed, nameOrId, fields, ifMatch) {
       const address = at(tx, nameOrId);
-      const row = await findCredentialForUpdate(tx, address);
-      if (row !== undefined) return change(needs, tx, row, fields, ifMatch);
-      const { name, index } = newName(address, "credential");
-      await lockName(tx, index);
-      const sooner = await findCredentialForUpdate(tx, address);
-      if (sooner !== undefined) return change(needs, tx, sooner, fields, ifMatch);
-      requireRevision(ifMatch, 0);
-      return add(needs, tx, name, index, fields);
+      return upsert(tx, address, ifMatch, {
+        what: "credential",
+        find: () => findCredentialForUpdate(tx, address),
+        change: (row) => change(needs, tx, row, fields),
+        make: (name, index) => add(needs, tx, name, index, fields),
+      });
     },
 
     async get(tx, _allowed, nameOrId) {
-      const row = await findCredential(tx, at(tx, nameOrId));
-      if (row === undefined) throw notFound();
+      const row = existing(await findCredential(tx, at(tx, nameOrId)));
       return { view: viewOf(ringOf(tx), row), revision: row.revision };
     },
 
@@ -99,8 +95,7 @@ export function createCredentialVerbs(needs: CatalogVerbsNeeds): CredentialVerbs
     },
 
     async archive(tx, _allowed, nameOrId, ifMatch) {
-      const row = await findCredentialForUpdate(tx, at(tx, nameOrId));
-      if (row === undefined) throw notFound();
+      const row = existing(await findCredentialForUpdate(tx, at(tx, nameOrId)));
       requireRevision(ifMatch, row.revision);
       if (await isCredentialUsed(tx, row.id))
         throw new Problem("conflict", { message: "Deployments use this credential. Delete them, or give them another, first." });
@@ -144,9 +139,7 @@ async function change(
   tx: TenantTransaction,
   row: CredentialRow,
   fields: CredentialFields,
-  ifMatch: number | null,
 ): Promise<Written<CredentialView>> {
-  requireRevision(ifMatch, row.revision);
   const keyring = needs.keyring(tenantOf(tx));
   const provider = providerNamed(needs, fields.provider ?? row.provider);
   if (provider.id !== row.provider)

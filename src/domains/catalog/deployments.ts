@@ -8,8 +8,8 @@ import {
   afterId,
   kept,
   type ListQuery,
-  newName,
-  notFound,
+  existing,
+  upsert,
   openDisplayName,
   openName,
   type Page,
@@ -109,11 +109,12 @@ export function createDeploymentVerbs(needs: CatalogVerbsNeeds): DeploymentVerbs
     async put(tx, _allowed, model, nameOrId, fields, ifMatch) {
       const parent = existing(await findModelForUpdate(tx, modelAddress(needs, tx, model)));
       const address = at(tx, nameOrId);
-      const row = await findDeployment(tx, parent.id, address);
-      if (row !== undefined) return change(needs, tx, row, fields, ifMatch);
-      const { name, index } = newName(address, "deployment");
-      requireRevision(ifMatch, 0);
-      return add(needs, tx, parent.id, { name, index }, fields);
+      return upsert(tx, address, ifMatch, {
+        what: "deployment",
+        find: () => findDeployment(tx, parent.id, address),
+        change: (row) => change(needs, tx, row, fields),
+        make: (name, index) => add(needs, tx, parent.id, { name, index }, fields),
+      });
     },
 
     async get(tx, _allowed, model, nameOrId) {
@@ -180,9 +181,7 @@ async function change(
   tx: TenantTransaction,
   row: DeploymentRow,
   fields: DeploymentFields,
-  ifMatch: number | null,
 ): Promise<Written<DeploymentView>> {
-  requireRevision(ifMatch, row.revision);
   const keyring = needs.keyring(tenantOf(tx));
   const [before] = await viewsOf(needs, tx, [row]);
   const provider = providerNamed(needs, fields.provider ?? row.provider);
@@ -314,9 +313,4 @@ function viewOf(
     created_at: toUnixSeconds(row.created_at),
     updated_at: toUnixSeconds(row.updated_at),
   };
-}
-
-function existing<T>(value: T | undefined): T {
-  if (value === undefined) throw notFound();
-  return value;
 }

@@ -7,9 +7,9 @@ import {
   afterId,
   kept,
   type ListQuery,
-  lockName,
+  existing,
+  upsert,
   MODEL_NAME,
-  newName,
   notFound,
   openDisplayName,
   openName,
@@ -91,19 +91,17 @@ export function createModelVerbs(needs: CatalogVerbsNeeds): ModelVerbs {
   return {
     async put(tx, _allowed, nameOrId, fields, ifMatch) {
       const address = modelAddress(needs, tx, nameOrId);
-      const row = await findModelForUpdate(tx, address);
-      if (row !== undefined) return change(needs, tx, row, fields, ifMatch);
-      const { name, index } = newName(address, "model", MODEL_NAME);
-      await lockName(tx, index);
-      const sooner = await findModelForUpdate(tx, address);
-      if (sooner !== undefined) return change(needs, tx, sooner, fields, ifMatch);
-      requireRevision(ifMatch, 0);
-      return add(needs, tx, name, index, fields);
+      return upsert(tx, address, ifMatch, {
+        what: "model",
+        pattern: MODEL_NAME,
+        find: () => findModelForUpdate(tx, address),
+        change: (row) => change(needs, tx, row, fields),
+        make: (name, index) => add(needs, tx, name, index, fields),
+      });
     },
 
     async get(tx, _allowed, nameOrId) {
-      const row = await findModelRow(tx, modelAddress(needs, tx, nameOrId));
-      if (row === undefined) throw notFound();
+      const row = existing(await findModelRow(tx, modelAddress(needs, tx, nameOrId)));
       return { view: viewOf(ringOf(tx), row), revision: row.revision };
     },
 
@@ -113,8 +111,7 @@ export function createModelVerbs(needs: CatalogVerbsNeeds): ModelVerbs {
     },
 
     async archive(tx, _allowed, nameOrId, ifMatch) {
-      const row = await findModelForUpdate(tx, modelAddress(needs, tx, nameOrId));
-      if (row === undefined) throw notFound();
+      const row = existing(await findModelForUpdate(tx, modelAddress(needs, tx, nameOrId)));
       requireRevision(ifMatch, row.revision);
       await archiveModel(tx, row.id, new Date(needs.clock.now()));
       return viewOf(ringOf(tx), row);
@@ -152,14 +149,7 @@ async function add(
   return { before: null, after: viewOf(keyring, row), revision: row.revision };
 }
 
-async function change(
-  needs: CatalogVerbsNeeds,
-  tx: TenantTransaction,
-  row: ModelRow,
-  fields: ModelFields,
-  ifMatch: number | null,
-): Promise<Written<ModelView>> {
-  requireRevision(ifMatch, row.revision);
+async function change(needs: CatalogVerbsNeeds, tx: TenantTransaction, row: ModelRow, fields: ModelFields): Promise<Written<ModelView>> {
   const keyring = needs.keyring(tenantOf(tx));
   const changes = {
     display_name_sealed:

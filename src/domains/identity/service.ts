@@ -4,7 +4,7 @@ import { Problem } from "../../kernel/problem.ts";
 import type { RandomBytes } from "../../kernel/random.ts";
 import { bumpConfig, type Database, type TenantTransaction, tenantOf } from "../../storage/database/index.ts";
 import type { MasterKey, TenantKeyring } from "../../storage/secrets/index.ts";
-import { makeTenantKey, notFound, openName, type Page, sealName, toPage, toUnixSeconds } from "../../storage/snapshot/index.ts";
+import { makeTenantKey, existing, openName, type Page, sealName, toPage, toUnixSeconds } from "../../storage/snapshot/index.ts";
 import { hashKey } from "./authenticate.ts";
 import { type Authority, decideKey, type KeyDecision, type KeyRequest, placeOf } from "./decide.ts";
 import { isKeyId, newKeyId, newKeySecret, renderKey } from "./key-format.ts";
@@ -230,11 +230,6 @@ function viewOf(keyring: TenantKeyring, row: Omit<KeyRow, "tenant_id" | "hash" |
     created_by: row.created_by,
     created_at: toUnixSeconds(row.created_at),
   };
-}
-
-function existing(row: KeyRow | undefined): KeyRow {
-  if (row === undefined) throw notFound();
-  return row;
 }
 
 function cursor(after: string | undefined): KeyId | null {

@@ -90,6 +90,7 @@ test("a hold that metering did not mint is refused", () => {
 const INPUT = { ...NO_TOKENS, input_uncached: 334 };
 const FAILURES: readonly (readonly [string, DispatchFailure, boolean, boolean, object])[] = [
   ["never connected", { kind: "connect" }, false, true, { status: "failed", tokens: NO_TOKENS, estimated: false }],
+  ["broke after the request was sent", { kind: "connect" }, true, true, { status: "failed", tokens: INPUT, estimated: true }],
   ["the child was not there", { kind: "unavailable" }, true, true, { status: "failed", tokens: NO_TOKENS, estimated: false }],
   [
     "answered with an error",

@@ -213,6 +213,7 @@ export function createReports(needs: ReportNeeds) {
       tenant_id: row.tenant_id,
       tenant: needs.names.tenant(row.tenant_id),
       project_id: row.project_id,
+      project: row.project_id === null ? null : needs.names.project(row.tenant_id, row.project_id),
       key_id: row.key_id,
       feature: opened(keyring, "feature", row.feature_sealed, row.feature_index.toString("hex")),
       user: openedIndex(keyring, "user", row.user_sealed, row.user_index),
@@ -273,6 +274,7 @@ export interface HopView {
   tenant_id: TenantId;
   tenant: string | null;
   project_id: ProjectId | null;
+  project: string | null;
   key_id: KeyId | null;
   feature: string;
   user: string | null;
@@ -348,6 +350,7 @@ function totalsRow(group: NamedGroup, dimensions: ReadonlySet<Dimension>, names:
     tenant_id: tenant,
     tenant: tenant === null ? null : names.tenant(tenant),
     project_id: group.project,
+    project: group.tenant === null || group.project === null ? null : names.project(group.tenant, group.project),
     key_id: group.key,
     model: group.modelName,
     deployment_id: group.deployment,

@@ -245,10 +245,19 @@ test("the platform's report adds up all tenants by any dimension; tags of differ
   withDatabases(t, async (database, t) => {
     const { metering, ask } = await world(t, database);
     const [one, other] = [newId<TenantId>(), newId<TenantId>()];
-    for (const tenant of [one, one, other]) await metering.call({ tenant, feature: "search", startedAt: NOON * 1000 });
-    const hold = await metering.call({ tenant: other, feature: "chat", startedAt: NOON * 1000 }, { output: 1_000_000 });
+    const projects = [one, one, other].map((tenant) => [tenant, newId<ProjectId>()] as const);
+    for (const [tenant, project] of projects) await metering.call({ tenant, project, feature: "search", startedAt: NOON * 1000 });
+    const hold = await metering.call({ tenant: other, project: null, feature: "chat", startedAt: NOON * 1000 }, { output: 1_000_000 });
     assert.equal(hold.cost, 600_000_000_000n);
-    type Row = { tenant_id: string | null; tenant: string | null; feature: string | null; requests: number; charge: string; cost: string };
+    type Row = {
+      project: string | null;
+      tenant_id: string | null;
+      tenant: string | null;
+      feature: string | null;
+      requests: number;
+      charge: string;
+      cost: string;
+    };
     const report = async (query: Record<string, unknown>) =>
       (await ask<{ data: Row[] }>("platform_usage.report", PLATFORM_TENANT, null, { start_time: NOON - 10, end_time: NOON + 10, ...query }))
         .data;
@@ -271,6 +280,10 @@ test("the platform's report adds up all tenants by any dimension; tags of differ
       ],
     );
     assert.equal((await report({ group_by: "tenant,feature" })).length, 3);
+    assert.deepEqual(
+      (await report({ group_by: "project" })).map((row) => String(row.project)).toSorted(),
+      ["null", ...projects.map(([tenant, project]) => `project-${tenant.slice(-4)}-${project.slice(-4)}`)].toSorted(),
+    );
     assert.equal((await report({ group_by: "tenant", tenant: one })).length, 1);
     assert.deepEqual(await report({ start_time: NOON + 10, end_time: NOON + 20 }), []);
   }));

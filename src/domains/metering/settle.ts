@@ -172,17 +172,17 @@ export class Settler {
 }
 
 /**
- * Whether an upstream that was sent the request may bill it. An answered status is not billed; a connection that was never made
- * nor a child that was not there did no work.
+ * Whether an upstream that was sent the request may bill it. An answered status is not billed, nor did a child that was not there do any
+ * work; a connection that broke after the request was sent may have carried it.
  */
 function mayBeBilled(failure: DispatchFailure): boolean {
   switch (failure.kind) {
-    case "connect":
     case "unavailable":
     case "status":
       return false;
     case "timeout":
       return failure.phase !== "connect";
+    case "connect":
     case "malformed":
     case "aborted":
       return true;

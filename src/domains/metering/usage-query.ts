@@ -66,14 +66,15 @@ export async function usageGroups(
       ? sql<number>`0::bigint`
       : sql<number>`(floor(extract(epoch from started_at) / ${sql.lit(bucketSeconds)}) * ${sql.lit(bucketSeconds)})::bigint`;
   const has = (dimension: Dimension): boolean => dimensions.has(dimension);
-  const sealed = has("model") || has("feature") || has("user");
+  // A name can be told only with its tenant; a project has one tenant, so this makes no more groups.
+  const withTenant = has("tenant") || has("project") || has("model") || has("feature") || has("user");
   const one = <T>(wanted: boolean, column: string, type: string) =>
     wanted ? sql<T | null>`${sql.ref(column)}` : sql<T | null>`null::${sql.raw(type)}`;
   const sample = (wanted: boolean, column: string) =>
     wanted ? sql<Buffer | null>`(array_agg(${sql.ref(column)}))[1]` : sql<Buffer | null>`null::bytea`;
   let query = filtered(tx, filter).select([
     bucket.as("bucket"),
-    one<TenantId>(has("tenant") || sealed, "tenant_id", "uuid").as("tenant"),
+    one<TenantId>(withTenant, "tenant_id", "uuid").as("tenant"),
     one<ProjectId>(has("project"), "project_id", "uuid").as("project"),
     one<KeyId>(has("key"), "key_id", "text").as("key"),
     one<ModelId>(has("model"), "model_id", "uuid").as("model"),
@@ -91,7 +92,7 @@ export async function usageGroups(
     sql<PicoDollars>`coalesce(sum(cost), 0)`.as("cost"),
     sql<PicoDollars>`coalesce(sum(charge), 0)`.as("charge"),
   ]);
-  const columns = GROUP_COLUMNS.filter(([dimension]) => has(dimension) || (sealed && dimension === "tenant")).map(
+  const columns = GROUP_COLUMNS.filter(([dimension]) => has(dimension) || (withTenant && dimension === "tenant")).map(
     ([, column]) => sql`${sql.ref(column)}`,
   );
   query = query

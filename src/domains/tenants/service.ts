@@ -9,9 +9,8 @@ import {
   afterId,
   kept,
   type ListQuery,
-  lockName,
-  newName,
-  notFound,
+  existing,
+  upsert,
   openDisplayName,
   openName,
   type Page,
@@ -130,16 +129,14 @@ export function createTenantVerbs(needs: TenantVerbsNeeds): TenantVerbs {
   return {
     async put(tx, _allowed, nameOrId, fields, ifMatch) {
       const address = at(tx, nameOrId);
-      const row = await findTenantForUpdate(tx, address);
-      if (row !== undefined) return changeTenant(needs, tx, row, fields, ifMatch);
-      const { name, index } = newName(address, "tenant");
-      if (name === PLATFORM_NAME)
-        throw new Problem("invalid_request", { param: "tenant", message: `'${name}' is the platform itself. Choose another name.` });
-      await lockName(tx, index);
-      const sooner = await findTenantForUpdate(tx, address);
-      if (sooner !== undefined) return changeTenant(needs, tx, sooner, fields, ifMatch);
-      requireRevision(ifMatch, 0);
-      return addTenant(needs, tx, name, index, fields);
+      if (nameOrId === PLATFORM_NAME)
+        throw new Problem("invalid_request", { param: "tenant", message: `'${nameOrId}' is the platform itself. Choose another name.` });
+      return upsert(tx, address, ifMatch, {
+        what: "tenant",
+        find: () => findTenantForUpdate(tx, address),
+        change: (row) => changeTenant(needs, tx, row, fields),
+        make: (name, index) => addTenant(needs, tx, name, index, fields),
+      });
     },
 
     async list(tx, _allowed, page) {
@@ -150,8 +147,7 @@ export function createTenantVerbs(needs: TenantVerbsNeeds): TenantVerbs {
     },
 
     async archive(tx, _allowed, nameOrId, ifMatch) {
-      const row = await findTenantForUpdate(tx, at(tx, nameOrId));
-      if (row === undefined) throw notFound();
+      const row = existing(await findTenantForUpdate(tx, at(tx, nameOrId)));
       requireRevision(ifMatch, row.revision);
       await archiveTenant(tx, row.id, new Date(needs.clock.now()));
       return tenantView(tenantRecord(await needs.awaitKeyring(row.id), row));
@@ -191,9 +187,7 @@ async function changeTenant(
   tx: TenantTransaction,
   row: TenantRow,
   fields: TenantFields,
-  ifMatch: number | null,
 ): Promise<Written<TenantView>> {
-  requireRevision(ifMatch, row.revision);
   const keyring = await needs.awaitKeyring(row.id);
   const changes = {
     display_name_sealed:
@@ -230,19 +224,16 @@ export function createProjectVerbs(needs: TenantVerbsNeeds): ProjectVerbs {
   return {
     async put(tx, _allowed, nameOrId, fields, ifMatch) {
       const address = at(tx, nameOrId);
-      const row = await findProjectForUpdate(tx, address);
-      if (row !== undefined) return changeProject(needs, tx, row, fields, ifMatch);
-      const { name, index } = newName(address, "project");
-      await lockName(tx, index);
-      const sooner = await findProjectForUpdate(tx, address);
-      if (sooner !== undefined) return changeProject(needs, tx, sooner, fields, ifMatch);
-      requireRevision(ifMatch, 0);
-      return addProject(needs, tx, name, index, fields);
+      return upsert(tx, address, ifMatch, {
+        what: "project",
+        find: () => findProjectForUpdate(tx, address),
+        change: (row) => changeProject(needs, tx, row, fields),
+        make: (name, index) => addProject(needs, tx, name, index, fields),
+      });
     },
 
     async get(tx, _allowed, nameOrId) {
-      const row = await findProject(tx, at(tx, nameOrId));
-      if (row === undefined) throw notFound();
+      const row = existing(await findProject(tx, at(tx, nameOrId)));
       return { view: projectView(ringOf(tx), row), revision: row.revision };
     },
 
@@ -252,8 +243,7 @@ export function createProjectVerbs(needs: TenantVerbsNeeds): ProjectVerbs {
     },
 
     async archive(tx, _allowed, nameOrId, ifMatch) {
-      const row = await findProjectForUpdate(tx, at(tx, nameOrId));
-      if (row === undefined) throw notFound();
+      const row = existing(await findProjectForUpdate(tx, at(tx, nameOrId)));
       requireRevision(ifMatch, row.revision);
       await archiveProject(tx, row.id, new Date(needs.clock.now()));
       await needs.revokeProjectKeys(tx, row.id);
@@ -261,9 +251,7 @@ export function createProjectVerbs(needs: TenantVerbsNeeds): ProjectVerbs {
     },
 
     async idOf(tx, nameOrId) {
-      const row = await findProject(tx, at(tx, nameOrId));
-      if (row === undefined) throw notFound();
-      return row.id;
+      return existing(await findProject(tx, at(tx, nameOrId))).id;
     },
   };
 }
@@ -297,9 +285,7 @@ async function changeProject(
   tx: TenantTransaction,
   row: ProjectRow,
   fields: ProjectFields,
-  ifMatch: number | null,
 ): Promise<Written<ProjectView>> {
-  requireRevision(ifMatch, row.revision);
   const keyring = needs.keyring(tenantOf(tx));
   const changes = {
     display_name_sealed:

@@ -29,7 +29,10 @@ export function parseDatabaseUrl(text: string): URL {
 export function createPool(url: string, name: string, max: number, log: DatabaseLog): pg.Pool {
   const pool = new pg.Pool({ ...clientConfig(url, name), max, idleTimeoutMillis: IDLE_TIMEOUT_MS });
   // An idle connection that breaks is dropped by the pool; without a listener it would end the process.
-  pool.on("error", (error) => log.warn({ error: error.message, pool: name }, "an idle database connection broke"));
+  pool.on("error", (error) => {
+    // While it closes, our own server may be quicker to end a connection than the connection's own goodbye.
+    if (!pool.ending) log.warn({ error: error.message, pool: name }, "an idle database connection broke");
+  });
   // So it would with one at work, whose query in flight rejects as well.
   pool.on("connect", (client) => client.on("error", () => {}));
   return pool;

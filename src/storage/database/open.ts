@@ -28,7 +28,10 @@ export async function openBeside(options: DatabaseOptions): Promise<Database> {
   try {
     return await openDatabase(options);
   } catch (error) {
-    const running = error instanceof DatabaseRefusal && error.code === "data_directory_in_use" ? urlOfRunning(options.dataDirectory, EMBEDDED_DATABASE) : null;
+    const running =
+      error instanceof DatabaseRefusal && error.code === "data_directory_in_use"
+        ? urlOfRunning(options.dataDirectory, EMBEDDED_DATABASE)
+        : null;
     if (running === null) throw error;
     return openDatabase({ ...options, databaseUrl: running });
   }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test } from "node:test";
 import fc from "fast-check";
+import { scaled } from "../../../test/support/scale.ts";
 import { systemClock } from "../../kernel/clock.ts";
 import { createIdMaker } from "../../kernel/ids.ts";
 import type { AttemptId, Uuid } from "../../kernel/ids.ts";
@@ -84,7 +85,7 @@ for (const [durability, loss, how] of [
           disk = left;
         }
       }),
-      { numRuns: 120 },
+      { numRuns: scaled(120) },
     );
     t.diagnostic(JSON.stringify(counts));
     assert.ok(counts.crashes > 15 && counts.faults > 30 && counts.acknowledged > 1_000, "the programs reached what they are to prove");

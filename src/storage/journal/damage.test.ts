@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
+import { scaled } from "../../../test/support/scale.ts";
 import { systemClock } from "../../kernel/clock.ts";
 import { type AttemptId, createIdMaker, type Uuid } from "../../kernel/ids.ts";
 import { systemRandom } from "../../kernel/random.ts";
@@ -39,7 +40,7 @@ test("any changed byte is a JournalCorrupt that names file and offset, unless it
       );
       assert.ok(outcome.length >= last - BATCH, "of records, only the last batch may go");
     }),
-    { numRuns: 400 },
+    { numRuns: scaled(400) },
   );
   t.diagnostic(JSON.stringify(seen));
   assert.ok(seen.refused > 50 && seen.shortened > 5);
@@ -111,7 +112,7 @@ test("process: a power loss leaves records that were appended, or a JournalCorru
         Array.from({ length: outcome.length }, (_, index) => first + index),
       );
     }),
-    { numRuns: 300 },
+    { numRuns: scaled(300) },
   );
   t.diagnostic(JSON.stringify(seen));
   assert.ok(seen.opened > 10 && seen.refused > 10);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
+import { scaled } from "../../../test/support/scale.ts";
 import { systemClock } from "../../kernel/clock.ts";
 import { type AttemptId, createIdMaker, type Uuid } from "../../kernel/ids.ts";
 import { systemRandom } from "../../kernel/random.ts";
@@ -61,7 +62,7 @@ for (const durability of ["process", "power"] as const) {
         );
         await journal.close();
       }),
-      { numRuns: 12 },
+      { numRuns: scaled(12) },
     );
   });
 }

@@ -7,12 +7,13 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { scaled } from "../../../test/support/scale.ts";
 import { systemClock } from "../../kernel/clock.ts";
 import { createIdMaker, type Uuid } from "../../kernel/ids.ts";
 import { systemRandom } from "../../kernel/random.ts";
 import { type Durability, type JournalRecord, openJournal } from "./index.ts";
 
-const KILLS = 20;
+const KILLS = scaled(20);
 const CHILD = fileURLToPath(new URL("kill-child.ts", import.meta.url));
 const makeId = createIdMaker(systemClock, systemRandom);
 const log = { info: () => undefined, error: () => undefined };

@@ -27,6 +27,11 @@ export interface SnapshotStore<Parts> {
   refresh(): Promise<void>;
   /** Whether the tenant exists: asks the database before it says no. */
   ensureTenant(id: TenantId): Promise<boolean>;
+  /**
+   * The tenant's keys, also of one that is archived and so no longer in `current`; null once they are destroyed. Rejects when
+   * that cannot be told now.
+   */
+  keyringOf(id: TenantId): TenantKeyring | Promise<TenantKeyring | null>;
   /** Milliseconds since the database last confirmed `current`. */
   stalenessMs(): number;
   close(): Promise<void>;
@@ -69,9 +74,15 @@ export async function createSnapshot<S extends Sources>(needs: SnapshotNeeds<S>)
       if (!state.current.tenants.has(id)) await refresh();
       return state.current.tenants.has(id);
     },
+    keyringOf: (id) => state.current.tenants.get(id)?.keyring ?? readKeyring(needs, id),
     stalenessMs: () => needs.clock.monotonic() - state.confirmedAt,
     close: () => following.close(),
   };
+}
+
+async function readKeyring(needs: TenantKeysNeeds & { readonly database: Database }, id: TenantId): Promise<TenantKeyring | null> {
+  const keys = await needs.database.forSystem("snapshot", (tx) => readTenantKeys(tx, [id]));
+  return keys.length === 0 ? null : openKeyring(needs, id, keys);
 }
 
 interface State<Parts> {

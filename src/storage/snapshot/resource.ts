@@ -21,7 +21,7 @@ export function addressOf<Id extends Uuid>(keyring: TenantKeyring, table: string
 }
 
 /** The name a new resource gets. An id that nothing has is refused: `{…}` in a path is never ambiguous. Throws Problem. */
-export function newName<Id extends Uuid>(
+function newName<Id extends Uuid>(
   address: Address<Id>,
   param: string,
   pattern: RegExp = NAME,
@@ -49,8 +49,38 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 /** Callers write model names as vendors do: `meta-llama/Llama-3.1-8B`, `qwen2:0.5b`. */
 export const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$/;
 
+/**
+ * Changes the resource at the address, or makes it: once, however many ask for a new name at the same time. `make` gets the
+ * name and its blind index. Throws Problem revision_mismatch where `If-Match` names another revision (none exists: 0).
+ */
+export async function upsert<Id extends Uuid, Row extends { readonly revision: number }, Result>(
+  tx: TenantTransaction,
+  address: Address<Id>,
+  ifMatch: number | null,
+  resource: {
+    readonly what: string;
+    readonly pattern?: RegExp;
+    readonly find: () => Promise<Row | undefined>;
+    readonly change: (row: Row) => Promise<Result>;
+    readonly make: (name: string, index: Buffer) => Promise<Result>;
+  },
+): Promise<Result> {
+  const change = (row: Row): Promise<Result> => {
+    requireRevision(ifMatch, row.revision);
+    return resource.change(row);
+  };
+  const row = await resource.find();
+  if (row !== undefined) return change(row);
+  const { name, index } = newName(address, resource.what, resource.pattern);
+  await lockName(tx, index);
+  const sooner = await resource.find();
+  if (sooner !== undefined) return change(sooner);
+  requireRevision(ifMatch, 0);
+  return resource.make(name, index);
+}
+
 /** Until the commit, no other transaction creates a resource of this name: two upserts of a new name make one row. */
-export async function lockName(tx: TenantTransaction, index: Buffer): Promise<void> {
+async function lockName(tx: TenantTransaction, index: Buffer): Promise<void> {
   const key = index.readBigInt64BE(0).toString();
   await tx.selectNoFrom(sql`pg_advisory_xact_lock(${key}::bigint)`.as("locked")).execute();
 }
@@ -67,6 +97,12 @@ export function kept<T>(given: T | undefined, present: T): T {
 
 export function notFound(): Problem {
   return new Problem("not_found");
+}
+
+/** The row, which must be there. Throws Problem not_found. */
+export function existing<Row>(row: Row | undefined): Row {
+  if (row === undefined) throw notFound();
+  return row;
 }
 
 /** What a handler needs of a write for its answer. */

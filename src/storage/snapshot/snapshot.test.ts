@@ -8,7 +8,7 @@ import { systemRandom } from "../../kernel/random.ts";
 import { openConfiguration, type Configuration } from "../../../test/support/configuration.ts";
 import { silentLog, TEST_MASTER_KEY, type TestDatabase, withDatabases } from "../../../test/support/postgres.ts";
 import { bumpConfig, type Database } from "../database/index.ts";
-import { createTenantKey, createTenantKeyring, wrapTenantKey } from "../secrets/index.ts";
+import { createTenantKey, createTenantKeyring, type TenantKeyring, wrapTenantKey } from "../secrets/index.ts";
 
 /** What a snapshot says, without the keyrings, of which only what they derive is compared. */
 function contents(configuration: Configuration): unknown {
@@ -216,6 +216,21 @@ test("a damaged row keeps its part as it was, is logged, and holds nothing else 
     );
     await act(admin, "tenants.put", { params: { tenant: "t1" } });
     assert.equal(faults.length, 1, "the repaired part is read with the next change, whatever that names");
+  }));
+
+test("an archived tenant's keys are still found, so that what it was charged can be sealed; destroyed ones are null", (t) =>
+  withDatabases(t, async (test, t) => {
+    const configuration = await openConfiguration(t, await test.open());
+    const admin = await configuration.admin();
+    await configuration.act(admin, "tenants.put", { params: { tenant: "gone" }, body: {} });
+    const id = configuration.snapshot.ownerOf("names", "gone") as TenantId;
+    const before = configuration.snapshot.keyringOf(id) as TenantKeyring;
+    await configuration.act(admin, "tenants.delete", { params: { tenant: "gone" } });
+    assert.equal(configuration.snapshot.current.tenants.has(id), false);
+    const after = await configuration.snapshot.keyringOf(id);
+    assert.deepEqual(after?.secret("cache"), before.secret("cache"));
+    await test.asSuperuser((client) => client.query("DELETE FROM tenant_keys WHERE tenant_id = $1", [id]));
+    assert.equal(await configuration.snapshot.keyringOf(id), null);
   }));
 
 test("a version that went back is a restored backup: everything is read again", (t) =>

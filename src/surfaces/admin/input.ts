@@ -134,7 +134,9 @@ function collect(body: Readable, source: Readable): Promise<Buffer> {
     });
     const broken = (cause: unknown) => stop(new Problem("invalid_request", { message: "The body did not arrive whole.", cause }));
     body.once("error", broken);
-    source.once("close", () => broken(null));
+    source.once("close", () => {
+      if (!source.readableEnded) broken(null);
+    });
   });
 }
 

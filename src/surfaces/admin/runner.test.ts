@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { request as httpRequest } from "node:http";
+import { Agent, request as httpRequest } from "node:http";
 import type { AddressInfo } from "node:net";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
@@ -161,6 +161,25 @@ test("the document is for anybody with a valid key", async () => {
   assert.deepEqual([status, body.openapi], [200, "3.1.0"]);
 });
 
+test("a tenant's key waits for no look-up of a tenant that is not its own, so that time tells it nothing", async (t) => {
+  const hanging = await startToyPlatform(new Set(["lookup-hangs"]));
+  t.after(() => hanging.server.close());
+  const ask = async (method: "GET" | "PUT" | "POST", url: string, key: string, payload: object | null) => {
+    const headers = { authorization: `Bearer ${key}`, "content-type": "application/json" };
+    return (await hanging.server.inject({ method, url, headers, ...(payload === null ? {} : { payload }) })).json() as {
+      key: string;
+      error: { code: string };
+    };
+  };
+  for (const name of ["own", "foreign"]) await ask("PUT", tenant(name), hanging.adminKey, {});
+  const { key } = await ask("POST", `${tenant("own")}/keys`, hanging.adminKey, { name: "a", permissions: ["tenant_admin"] });
+  const [foreign, unknown] = [
+    await ask("GET", `${tenant("foreign")}/projects`, key, null),
+    await ask("GET", `${tenant("unknown")}/projects`, key, null),
+  ];
+  assert.deepEqual([foreign.error.code, unknown], ["not_found", foreign]);
+});
+
 test("who may not is refused before a byte of the body is read", async () => {
   await toy.server.listen({ host: "127.0.0.1", port: 0 });
   const status = await new Promise((resolve, reject) => {
@@ -179,6 +198,41 @@ test("who may not is refused before a byte of the body is read", async () => {
     sent.flushHeaders();
   });
   assert.equal(status, 401);
+});
+
+test("on one connection, a gzip body, a body refused half-way and a body refused by its length are answered, and it stays usable", async (t) => {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  t.after(() => agent.destroy());
+  const connections = new Set<string>();
+  const send = (headers: Record<string, string>, body: Buffer) =>
+    new Promise<number | undefined>((resolve, reject) => {
+      const type = { "content-type": "application/json", authorization: `Bearer ${toy.adminKey}` };
+      const sent = httpRequest({
+        agent,
+        host: "127.0.0.1",
+        port: port(),
+        method: "PUT",
+        path: tenant("kept"),
+        headers: { ...type, ...headers },
+      });
+      sent.on("socket", (socket) => socket.once("connect", () => connections.add(`${socket.localPort}`)));
+      sent.on("error", reject);
+      sent.on("response", (response) => response.resume().on("end", () => resolve(response.statusCode)));
+      sent.end(body);
+    });
+  const large = Buffer.alloc(3 * BOUNDS.adminBodyBytes, " ");
+  const statuses = [
+    await send(
+      { "content-encoding": "gzip", "transfer-encoding": "chunked" },
+      gzipSync(`{"display_name":"${"z".repeat(150)}"}${" ".repeat(500_000)}`),
+    ),
+    await send({ "transfer-encoding": "chunked" }, large),
+    await send({ "content-length": String(large.length) }, large),
+    await send({ "content-encoding": "gzip", "transfer-encoding": "chunked" }, gzipSync("{}").subarray(0, 10)),
+    await send({}, Buffer.from("{}")),
+  ];
+  assert.deepEqual(statuses, [200, 413, 413, 400, 200]);
+  assert.equal(connections.size, 1);
 });
 
 test("a client that leaves in the middle of its body leaves nothing behind", async () => {

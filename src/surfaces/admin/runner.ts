@@ -12,7 +12,7 @@ import { once } from "./idempotency.ts";
 import { readInput, type Input } from "./input.ts";
 import { openApiDocument } from "./openapi.ts";
 import { checkRoutes, isPermission, methodsAt, PREFIXES, type AnyRoute } from "./route-table.ts";
-import { withRetries } from "./transaction.ts";
+import { whileAvailable, withRetries } from "./transaction.ts";
 
 /** What the runner asks of the rest of the house. */
 export interface RunnerNeeds {
@@ -23,7 +23,7 @@ export interface RunnerNeeds {
   readonly authenticate: (credential: string | null) => Principal | Promise<Principal>;
   /** Throws permission_denied, and not_found for a tenant that the principal may not know of. */
   readonly allow: (principal: Principal, permission: Permission, tenant: TenantId) => Allowed<Permission>;
-  /** By name or id; null where there is none. */
+  /** By name or id; null where there is none. At once for what this process knows; a promise where it had to be looked up. */
   readonly findTenant: (nameOrId: string) => TenantId | null | Promise<TenantId | null>;
   readonly writeAudit: (transaction: TenantTransaction, row: AuditRow) => Promise<void>;
   /** Raises the configuration's version in the transaction and tells the tenant's processes of it. */
@@ -58,7 +58,7 @@ export function mountRoutes(server: FastifyInstance, routes: readonly AnyRoute[]
 
 function mount(server: FastifyInstance, prefix: string, route: AnyRoute, needs: RunnerNeeds): void {
   const url = route.path.slice(prefix.length).replaceAll(/\{(\w+)\}/g, ":$1");
-  server.route({ method: route.method, url, handler: (request, reply) => run(route, request, reply, needs) });
+  server.route({ method: route.method, url, handler: (request, reply) => whileAvailable(run(route, request, reply, needs)) });
 }
 
 /** The life of an administrative request: known, allowed, read, done in one transaction, in force, answered. */
@@ -97,12 +97,23 @@ async function reach(
     case "own":
       return needs.allow(principal, permission, principal.tenant);
     case "path": {
-      const tenant = await needs.findTenant(params["tenant"] ?? "");
+      const tenant = await tenantNamed(params["tenant"] ?? "", principal, needs);
       // The platform is no tenant that a path can name: its rows have routes of their own.
       if (tenant === null || tenant === PLATFORM_TENANT) throw new Problem("not_found");
       return needs.allow(principal, permission, tenant);
     }
   }
+}
+
+/**
+ * Only the platform waits for a look-up. A tenant's own tenant is known wherever its key is, so it loses nothing; waiting
+ * would tell a tenant that exists elsewhere from one that does not.
+ */
+async function tenantNamed(nameOrId: string, principal: Principal, needs: RunnerNeeds): Promise<TenantId | null> {
+  const found = needs.findTenant(nameOrId);
+  if (!(found instanceof Promise) || principal.tenant === PLATFORM_TENANT) return found;
+  found.catch(() => {});
+  return null;
 }
 
 /** A request that may be carried out. */

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Problem } from "../../kernel/problem.ts";
 import { DatabaseUnavailable } from "../../storage/database/index.ts";
-import { withRetries } from "./transaction.ts";
+import { whileAvailable, withRetries } from "./transaction.ts";
 
 /** Fails so many times, each time with this, then succeeds. */
 function failing(times: number, error: Error) {
@@ -27,16 +27,19 @@ for (const code of ["23505", "40001", "40P01"]) {
   });
 }
 
-test("PostgreSQL away is overloaded with a time to retry, after one try", async () => {
+test("PostgreSQL away is overloaded with a time to retry, and is not tried again", async () => {
   const away = failing(100, new DatabaseUnavailable("gone"));
-  await assert.rejects(withRetries(away.work), (thrown) => refused("overloaded")(thrown) && (thrown as Problem).retryAfterSeconds !== null);
+  await assert.rejects(
+    whileAvailable(withRetries(away.work)),
+    (thrown) => refused("overloaded")(thrown) && (thrown as Problem).retryAfterSeconds !== null,
+  );
   assert.equal(away.tries(), 1);
 });
 
 test("any other failure is thrown as it is, after one try", async () => {
   for (const error of [new Problem("not_found"), new TypeError("bug"), Object.assign(new Error("check"), { code: "23514" })]) {
     const wrong = failing(100, error);
-    await assert.rejects(withRetries(wrong.work), error);
+    await assert.rejects(whileAvailable(withRetries(wrong.work)), error);
     assert.equal(wrong.tries(), 1);
   }
 });

@@ -51,7 +51,7 @@ export function meteringOn(journal: Journal, database: Pick<Database, "forSystem
     tags: keyrings.of,
     names: {
       tenant: (id) => `tenant-${id.slice(-4)}`,
-      project: () => null,
+      project: (tenant, id) => `project-${tenant.slice(-4)}-${id.slice(-4)}`,
       deployment: () => null,
       tenantNamed: (text) => text as TenantId,
     },

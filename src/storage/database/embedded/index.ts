@@ -70,7 +70,10 @@ export function urlOfRunning(dataDirectory: string, database: string): string | 
   const root = join(resolve(dataDirectory), "postgres");
   const [major] = existsSync(root) ? readdirSync(root).filter((name) => existsSync(join(root, name, "postmaster.pid"))) : [];
   if (major === undefined) return null;
-  const socketDirectory = readFileSync(join(root, major, "postmaster.pid"), "utf8").split("\n")[4]?.trim() ?? "";
+  const socketDirectory =
+    readFileSync(join(root, major, "postmaster.pid"), "utf8")
+      .split("\n")[4]
+      ?.trim() ?? "";
   const password = readFileSync(join(root, "superuser.password"), "utf8");
   return `postgres://postgres:${password}@localhost/${database}?host=${encodeURIComponent(socketDirectory)}`;
 }
