@@ -5,7 +5,10 @@ export interface ChatRequest {
   readonly messages: readonly ChatMessage[];
   readonly tools: readonly ChatTool[];
   readonly toolChoice: "auto" | "none" | "required" | { readonly name: string };
-  readonly responseFormat: { readonly kind: "text" } | { readonly kind: "json" } | { readonly kind: "json_schema"; readonly schema: JsonObject };
+  readonly responseFormat:
+    | { readonly kind: "text" }
+    | { readonly kind: "json" }
+    | { readonly kind: "json_schema"; readonly schema: JsonObject };
   /** The caller's own maximum, tokens; null where it set none. */
   readonly maxOutputTokens: number | null;
   readonly temperature: number | null;

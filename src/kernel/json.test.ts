@@ -70,3 +70,10 @@ test("the nesting allowed is exactly the bound, and a million brackets are refus
   assert.throws(() => parse("[".repeat(DEPTH + 1) + "]".repeat(DEPTH + 1)), refusedAs("invalid_json"));
   assert.throws(() => parse("[".repeat(1_000_000)), refusedAs("invalid_json"));
 });
+
+test("where a body stops being JSON is said, without quoting it", () => {
+  assert.throws(
+    () => parseJson(Buffer.from('{"canary": 1 "b": 2}'), 64),
+    (problem: Problem) => /near character \d+/.test(problem.message) && !problem.message.includes("canary"),
+  );
+});

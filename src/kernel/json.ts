@@ -3,85 +3,98 @@ import { Problem } from "./problem.ts";
 import type { Json } from "./request.ts";
 
 /**
- * Parses a JSON body strictly. Throws `invalid_json` (also for bytes that are not UTF-8 and for nesting beyond `maxDepth`
- * containers) and `duplicate_key` with the key as `param`: two parsers may disagree about which of two equal keys counts.
+ * Parses JSON bytes, strictly: invalid UTF-8, nesting deeper than `maxDepth` and an object that names a key twice are
+ * refused (two parsers may disagree about which of two equal keys counts).
+ *
+ * Duplicates are found by counting: outside strings, a text has one colon per written key; the parsed value has one key
+ * per kept key. Only when the counts differ is the text scanned again, slowly, to name the key.
+ *
+ * @throws Problem `invalid_json` or `duplicate_key`
  */
 export function parseJson(bytes: Buffer, maxDepth: number): Json {
-  if (!isUtf8(bytes)) throw new Problem("invalid_json", { message: "The body is not valid JSON: it is not UTF-8." });
-  const { keys, depth } = measure(bytes);
-  if (depth > maxDepth) throw new Problem("invalid_json", { message: `The body is nested more than ${maxDepth} levels deep.` });
-  const value = parse(bytes.toString("utf8"));
-  if (countKeys(value) !== keys) throw new Problem("duplicate_key", { param: firstDuplicate(bytes) });
+  if (!isUtf8(bytes)) throw new Problem("invalid_json", { message: "The body is not valid UTF-8." });
+  const text = bytes.toString("utf8");
+  const value = parse(text);
+  if (countKeys(value, maxDepth) !== countColons(text)) {
+    const key = firstDuplicate(text);
+    throw new Problem("duplicate_key", {
+      message: `An object in the body names the key ${JSON.stringify(key)} twice; name it once.`,
+      param: key,
+    });
+  }
   return value;
 }
 
 function parse(text: string): Json {
   try {
     return JSON.parse(text) as Json;
-  } catch (cause) {
-    throw new Problem("invalid_json", { cause });
+  } catch (error) {
+    // V8's message quotes the body; only the position is passed on.
+    const position = /position (\d+)/.exec((error as Error).message)?.[1];
+    const where = position === undefined ? "" : ` (near character ${position})`;
+    throw new Problem("invalid_json", { message: `The body is not valid JSON${where}.` });
   }
 }
 
-/**
- * In valid JSON every colon outside a string ends a key, so keys written = colons, and keys kept are in the parsed tree:
- * they differ exactly when an object names a key twice, whatever escapes the two spellings use.
- */
-function measure(bytes: Buffer): { keys: number; depth: number } {
+function countKeys(value: Json | undefined, depthLeft: number): number {
+  if (value === null || typeof value !== "object") return 0;
+  if (depthLeft === 0) throw new Problem("invalid_json", { message: "The body is nested too deeply." });
   let keys = 0;
-  let depth = 0;
-  let deepest = 0;
-  for (let at = 0; at < bytes.length; at++) {
-    const byte = bytes[at];
-    if (byte === QUOTE) at = endOfString(bytes, at);
-    else if (byte === COLON) keys++;
-    else if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) deepest = Math.max(deepest, ++depth);
-    else if (byte === CLOSE_OBJECT || byte === CLOSE_ARRAY) depth--;
+  if (Array.isArray(value)) {
+    for (const element of value) keys += countKeys(element, depthLeft - 1);
+    return keys;
   }
-  return { keys, depth: deepest };
+  for (const key of Object.keys(value)) keys += 1 + countKeys((value as Record<string, Json>)[key], depthLeft - 1);
+  return keys;
 }
 
-/** The index of the quote that closes the string opened at `start`; the last byte where none does. */
-function endOfString(bytes: Buffer, start: number): number {
-  for (let at = bytes.indexOf(QUOTE, start + 1); at !== -1; at = bytes.indexOf(QUOTE, at + 1)) {
+const QUOTE = 34;
+const COLON = 58;
+const BACKSLASH = 92;
+
+/** Colons outside strings of a text that is known to be valid JSON. */
+function countColons(text: string): number {
+  let colons = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === COLON) colons++;
+    else if (code === QUOTE) at = stringEnd(text, at);
+  }
+  return colons;
+}
+
+/** The index of the quote that closes the string opened at `start`. */
+function stringEnd(text: string, start: number): number {
+  for (let end = text.indexOf('"', start + 1); ; end = text.indexOf('"', end + 1)) {
     let backslashes = 0;
-    while (bytes[at - 1 - backslashes] === BACKSLASH) backslashes++;
-    if (backslashes % 2 === 0) return at;
+    while (text.charCodeAt(end - 1 - backslashes) === BACKSLASH) backslashes++;
+    if (backslashes % 2 === 0) return end;
   }
-  return bytes.length - 1;
 }
 
-function countKeys(value: Json | undefined): number {
-  if (typeof value !== "object" || value === null) return 0;
-  const children = Object.values(value);
-  return children.reduce<number>((sum, child) => sum + countKeys(child), Array.isArray(value) ? 0 : children.length);
-}
-
-/** Only walked once a duplicate is known to be there. */
-function firstDuplicate(bytes: Buffer): string {
-  const open: Set<string>[] = [];
-  let text = "";
-  for (let at = 0; at < bytes.length; at++) {
-    const byte = bytes[at];
-    if (byte === QUOTE) {
-      const end = endOfString(bytes, at);
-      text = JSON.parse(bytes.toString("utf8", at, end + 1)) as string;
-      at = end;
-    } else if (byte === OPEN_OBJECT) open.push(new Set());
-    else if (byte === CLOSE_OBJECT) open.pop();
-    else if (byte === COLON) {
+/** The first key that its object already has, of a text that is known to be valid JSON and to hold one. */
+function firstDuplicate(text: string): string {
+  const open: (Set<string> | null)[] = [];
+  for (let at = 0; at < text.length; at++) {
+    const character = text[at];
+    if (character === "{") open.push(new Set());
+    else if (character === "[") open.push(null);
+    else if (character === "}" || character === "]") open.pop();
+    else if (character === '"') {
+      const end = stringEnd(text, at);
       const keys = open.at(-1);
-      if (keys?.has(text) === true) return text;
-      keys?.add(text);
+      if (keys !== null && keys !== undefined && isKey(text, end + 1)) {
+        const key = JSON.parse(text.slice(at, end + 1)) as string;
+        if (keys.has(key)) return key;
+        keys.add(key);
+      }
+      at = end;
     }
   }
-  throw new Error("no object names a key twice");
+  throw new Error("no key is named twice");
 }
 
-const QUOTE = 0x22;
-const COLON = 0x3a;
-const BACKSLASH = 0x5c;
-const OPEN_OBJECT = 0x7b;
-const CLOSE_OBJECT = 0x7d;
-const OPEN_ARRAY = 0x5b;
-const CLOSE_ARRAY = 0x5d;
+function isKey(text: string, at: number): boolean {
+  while (text[at] === " " || text[at] === "\n" || text[at] === "\t" || text[at] === "\r") at++;
+  return text.charCodeAt(at) === COLON;
+}

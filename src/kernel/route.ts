@@ -24,7 +24,11 @@ export interface Route<Proof = unknown, Transaction = unknown, Params = unknown,
   readonly body: z.ZodType<Body> | null;
   readonly result: z.ZodType<Result>;
   /** A call that succeeds on a fresh installation once `before` ran; the docs show it and the matrix varies it. */
-  readonly example: { readonly params: Readonly<Record<string, string>>; readonly query?: Readonly<Record<string, string>>; readonly body?: unknown };
+  readonly example: {
+    readonly params: Readonly<Record<string, string>>;
+    readonly query?: Readonly<Record<string, string>>;
+    readonly body?: unknown;
+  };
   /** Null for reads. Each successful write leaves one audit row, written in its transaction. */
   readonly audit: { readonly action: string } | null;
   readonly handler: (context: RouteContext<Proof, Transaction, Params, Query, Body>) => Promise<Answer<Result>>;

@@ -30,7 +30,14 @@ export const NO_TOKENS: TokenCounts = {
 };
 
 /** The classes that belong to what was sent; the others belong to what came back. */
-export const INPUT_CLASSES = ["input_uncached", "cache_read", "cache_write_5m", "cache_write_1h", "audio_input", "image"] as const satisfies readonly TokenClass[];
+export const INPUT_CLASSES = [
+  "input_uncached",
+  "cache_read",
+  "cache_write_5m",
+  "cache_write_1h",
+  "audio_input",
+  "image",
+] as const satisfies readonly TokenClass[];
 export const OUTPUT_CLASSES = ["output", "reasoning", "audio_output"] as const satisfies readonly TokenClass[];
 
 export function inputTokens(counts: TokenCounts): number {
