@@ -1,7 +1,20 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, chownSync, cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, realpathSync, rmSync, statSync, symlinkSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -33,7 +46,8 @@ test(`without a terminal, ${isRoot ? "as root, " : ""}in a directory closed to o
   await first.says(/demo\.json/);
   const adminKey = readFileSync(path.join(dataDirectory, "admin.key"), "utf8").trim();
   const demo = JSON.parse(readFileSync(path.join(dataDirectory, "demo.json"), "utf8")) as { key: string; model: string };
-  for (const file of ["admin.key", "demo.json", "master.key"]) assert.equal(statSync(path.join(dataDirectory, file)).mode & 0o777, 0o600, file);
+  for (const file of ["admin.key", "demo.json", "master.key"])
+    assert.equal(statSync(path.join(dataDirectory, file)).mode & 0o777, 0o600, file);
   assert.equal(statSync(dataDirectory).mode & 0o777, 0o700);
   assert.match(first.output(), /admin key is in .*admin\.key/);
   assert.match(first.output(), /demo tenant's key is in .*demo\.json \(answered by `simulated`/);
@@ -68,27 +82,31 @@ test(`without a terminal, ${isRoot ? "as root, " : ""}in a directory closed to o
   });
 });
 
-test("on a terminal the first start prints the address, an admin key and a curl that is answered and says simulated; the next one prints the curl alone", { skip: noScript }, async (t) => {
-  const dataDirectory = path.join(newDirectory(), "data");
-  const first = start(t, { dataDirectory, terminal: true });
-  const url = await first.listens();
-  await first.says(CURL);
-  const adminKey = /Platform-admin key .*:\s+(atr_\S+)/.exec(first.output())?.[1];
-  assert.equal(await adminStatus(url, String(adminKey)), 200);
-  assert.ok(!existsSync(path.join(dataDirectory, "admin.key")), "what was shown is not written down as well");
-  assert.match(await runPrintedCurl(t, first.output()), /simulated/i);
-  // What a person does: Ctrl-C, which the terminal sends to the whole process group.
-  first.type("\u0003");
-  assert.equal(await first.exited, 0, first.output());
-  assert.deepEqual(processesOn(dataDirectory), []);
+test(
+  "on a terminal the first start prints the address, an admin key and a curl that is answered and says simulated; the next one prints the curl alone",
+  { skip: noScript },
+  async (t) => {
+    const dataDirectory = path.join(newDirectory(), "data");
+    const first = start(t, { dataDirectory, terminal: true });
+    const url = await first.listens();
+    await first.says(CURL);
+    const adminKey = /Platform-admin key .*:\s+(atr_\S+)/.exec(first.output())?.[1];
+    assert.equal(await adminStatus(url, String(adminKey)), 200);
+    assert.ok(!existsSync(path.join(dataDirectory, "admin.key")), "what was shown is not written down as well");
+    assert.match(await runPrintedCurl(t, first.output()), /simulated/i);
+    // What a person does: Ctrl-C, which the terminal sends to the whole process group.
+    first.type("\u0003");
+    assert.equal(await first.exited, 0, first.output());
+    assert.deepEqual(processesOn(dataDirectory), []);
 
-  const second = start(t, { dataDirectory, terminal: true });
-  await second.says(CURL);
-  assert.doesNotMatch(second.output(), /admin key/i);
-  assert.match(await runPrintedCurl(t, second.output()), /simulated/i);
-  assert.equal(await adminStatus(await second.listens(), String(adminKey)), 200);
-  await second.stop();
-});
+    const second = start(t, { dataDirectory, terminal: true });
+    await second.says(CURL);
+    assert.doesNotMatch(second.output(), /admin key/i);
+    assert.match(await runPrintedCurl(t, second.output()), /simulated/i);
+    assert.equal(await adminStatus(await second.listens(), String(adminKey)), 200);
+    await second.stop();
+  },
+);
 
 test("ATRIUM_BOOTSTRAP_KEY is the admin key and none is minted; ATRIUM_DEMO_MODEL with an upstream id gives the demo tenant that model, with OPENAI_API_KEY sealed", async (t) => {
   const upstream = await scriptedUpstream((exchange) => {
@@ -99,7 +117,15 @@ test("ATRIUM_BOOTSTRAP_KEY is the admin key and none is minted; ATRIUM_DEMO_MODE
   const dataDirectory = path.join(newDirectory(), "data");
   const bootstrap = "a-bootstrap-key-of-more-than-32-characters";
   const account = "sk-canary-of-the-demo-account";
-  const atrium = start(t, { dataDirectory, environment: { ATRIUM_BOOTSTRAP_KEY: bootstrap, ATRIUM_DEMO_MODEL: "gpt-demo", OPENAI_API_KEY: account, OPENAI_BASE_URL: upstream.baseUrl } });
+  const atrium = start(t, {
+    dataDirectory,
+    environment: {
+      ATRIUM_BOOTSTRAP_KEY: bootstrap,
+      ATRIUM_DEMO_MODEL: "gpt-demo",
+      OPENAI_API_KEY: account,
+      OPENAI_BASE_URL: upstream.baseUrl,
+    },
+  });
   const url = await atrium.listens();
   await atrium.says(/demo\.json/);
   assert.equal(await adminStatus(url, bootstrap), 200);
@@ -145,7 +171,14 @@ test("a first start whose port is taken stops with a sentence, and the next one 
   await next.stop();
 });
 
-const noModel = MODELS === undefined ? "ATRIUM_TEST_MODELS does not name a folder of models" : !existsSync(path.join(MODELS, GGUF)) ? `${GGUF} is not in ATRIUM_TEST_MODELS` : !existsSync(PLUGIN) ? "the local plug-in is not installed (npm run setup:local)" : false;
+const noModel =
+  MODELS === undefined
+    ? "ATRIUM_TEST_MODELS does not name a folder of models"
+    : !existsSync(path.join(MODELS, GGUF))
+      ? `${GGUF} is not in ATRIUM_TEST_MODELS`
+      : !existsSync(PLUGIN)
+        ? "the local plug-in is not installed (npm run setup:local)"
+        : false;
 
 test("ATRIUM_DEMO_MODEL with a GGUF file gives the demo tenant that model", { skip: noModel }, async (t) => {
   const dataDirectory = path.join(newDirectory(), "data");
@@ -164,16 +197,24 @@ test("with DATABASE_URL there is no demo tenant and no embedded database", async
   const atrium = start(t, { dataDirectory, environment: { DATABASE_URL: databaseUrl, ATRIUM_MASTER_KEY: "a7".repeat(32) } });
   const url = await atrium.listens();
   await atrium.says(/admin\.key/);
-  const answer = await fetch(`${url}/admin/v1/tenants`, { headers: { authorization: `Bearer ${readFileSync(path.join(dataDirectory, "admin.key"), "utf8").trim()}` } });
+  const answer = await fetch(`${url}/admin/v1/tenants`, {
+    headers: { authorization: `Bearer ${readFileSync(path.join(dataDirectory, "admin.key"), "utf8").trim()}` },
+  });
   assert.equal(answer.status, 200);
-  assert.deepEqual(((await answer.json()) as { data: { name: string }[] }).data.filter(({ name }) => name === "demo"), []);
+  assert.deepEqual(
+    ((await answer.json()) as { data: { name: string }[] }).data.filter(({ name }) => name === "demo"),
+    [],
+  );
   for (const file of ["demo.json", "postgres", "master.key"]) assert.ok(!existsSync(path.join(dataDirectory, file)), file);
   await atrium.stop();
 });
 
 test("what cannot start stops with one sentence that says what to write, quotes no value, and makes nothing", async (t) => {
   const refusals: readonly [Record<string, string>, RegExp][] = [
-    [{ DATABASE_URL: "postgres://canary:canary@127.0.0.1:1/atrium" }, /^DATABASE_URL is set and no master key is given: set ATRIUM_MASTER_KEY/m],
+    [
+      { DATABASE_URL: "postgres://canary:canary@127.0.0.1:1/atrium" },
+      /^DATABASE_URL is set and no master key is given: set ATRIUM_MASTER_KEY/m,
+    ],
     [{ ATRIUM_DEMO_MODLE: "canary" }, /^ATRIUM_DEMO_MODLE is not a setting; did you mean ATRIUM_DEMO_MODEL\?$/m],
     [{ PORT: "canary" }, /^PORT must be a whole number from 0 to 65535/m],
   ];
@@ -190,7 +231,12 @@ test("what cannot start stops with one sentence that says what to write, quotes 
 
 test("SIGTERM at any moment of a first start leaves no process, and the next start is whole", async (t) => {
   const dataDirectory = path.join(newDirectory(), "data");
-  const moments = { "the data directory is there": "atrium.lock", "initdb is at work": "postgres/18.new/base", "PostgreSQL is starting": "postgres/18/postmaster.pid", "the journal is open": "journal" };
+  const moments = {
+    "the data directory is there": "atrium.lock",
+    "initdb is at work": "postgres/18.new/base",
+    "PostgreSQL is starting": "postgres/18/postmaster.pid",
+    "the journal is open": "journal",
+  };
   for (const [moment, file] of Object.entries(moments)) {
     rmSync(dataDirectory, { recursive: true, force: true });
     const interrupted = start(t, { dataDirectory });
@@ -208,26 +254,40 @@ test("SIGTERM at any moment of a first start leaves no process, and the next sta
   await whole.stop();
 });
 
-test("a plain user starts it as well, from a checkout of its own", { skip: isRoot ? false : "this run is a plain user's: every other test here shows it" }, async (t) => {
-  const home = newDirectory();
-  const checkout = path.join(home, "atrium");
-  const obstacle = copyFor(NOBODY, home, checkout);
-  if (obstacle !== null) {
-    t.diagnostic(obstacle);
-    t.skip(obstacle);
-    return;
-  }
-  const dataDirectory = path.join(checkout, "data");
-  const atrium = start(t, { dataDirectory, directory: checkout, user: NOBODY, environment: { HOME: home, npm_config_cache: path.join(home, ".npm"), npm_config_userconfig: path.join(home, ".npmrc"), npm_config_update_notifier: "false" } });
-  const url = await atrium.listens();
-  await atrium.says(/demo\.json/);
-  const demo = JSON.parse(readFileSync(path.join(dataDirectory, "demo.json"), "utf8")) as { key: string; model: string };
-  assert.match(await chat(url, demo.key, demo.model), /simulated/i);
-  const owners = new Set(processesOn(dataDirectory).map((pid) => statSync(`/proc/${pid}`).uid));
-  assert.deepEqual([...owners], [NOBODY], "server and database run as the plain user");
-  assert.equal(statSync(path.join(dataDirectory, "master.key")).uid, NOBODY);
-  await atrium.stop();
-});
+test(
+  "a plain user starts it as well, from a checkout of its own",
+  { skip: isRoot ? false : "this run is a plain user's: every other test here shows it" },
+  async (t) => {
+    const home = newDirectory();
+    const checkout = path.join(home, "atrium");
+    const obstacle = copyFor(NOBODY, home, checkout);
+    if (obstacle !== null) {
+      t.diagnostic(obstacle);
+      t.skip(obstacle);
+      return;
+    }
+    const dataDirectory = path.join(checkout, "data");
+    const atrium = start(t, {
+      dataDirectory,
+      directory: checkout,
+      user: NOBODY,
+      environment: {
+        HOME: home,
+        npm_config_cache: path.join(home, ".npm"),
+        npm_config_userconfig: path.join(home, ".npmrc"),
+        npm_config_update_notifier: "false",
+      },
+    });
+    const url = await atrium.listens();
+    await atrium.says(/demo\.json/);
+    const demo = JSON.parse(readFileSync(path.join(dataDirectory, "demo.json"), "utf8")) as { key: string; model: string };
+    assert.match(await chat(url, demo.key, demo.model), /simulated/i);
+    const owners = new Set(processesOn(dataDirectory).map((pid) => statSync(`/proc/${pid}`).uid));
+    assert.deepEqual([...owners], [NOBODY], "server and database run as the plain user");
+    assert.equal(statSync(path.join(dataDirectory, "master.key")).uid, NOBODY);
+    await atrium.stop();
+  },
+);
 
 interface Start {
   readonly dataDirectory: string;
@@ -274,7 +334,8 @@ function start(t: TestContext, options: Start): Started {
       if (child.exitCode !== null || Date.now() > deadline) throw new Error(`never said ${text}; exit code ${child.exitCode}:\n${output}`);
     }
   };
-  const signal = (name: NodeJS.Signals) => process.kill(options.terminal === true ? Number(/pid=(\d+)/.exec(output)?.[1]) : (child.pid as number), name);
+  const signal = (name: NodeJS.Signals) =>
+    process.kill(options.terminal === true ? Number(/pid=(\d+)/.exec(output)?.[1]) : (child.pid as number), name);
   return {
     output: () => output,
     says,
@@ -308,7 +369,12 @@ function processesOn(dataDirectory: string): number[] {
   return readdirSync("/proc")
     .map(Number)
     .filter((pid) => pid > 0 && pid !== process.pid)
-    .filter((pid) => holds(`/proc/${pid}/environ`) || holds(`/proc/${pid}/cmdline`) || attempt(() => readlinkSync(`/proc/${pid}/cwd`).startsWith(dataDirectory)))
+    .filter(
+      (pid) =>
+        holds(`/proc/${pid}/environ`) ||
+        holds(`/proc/${pid}/cmdline`) ||
+        attempt(() => readlinkSync(`/proc/${pid}/cwd`).startsWith(dataDirectory)),
+    )
     .filter((pid) => !attempt(() => /^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"))));
 }
 
@@ -322,7 +388,9 @@ function attempt(look: () => boolean): boolean {
 
 /** Nothing of Atrium's, so that the machine's own settings do not decide. */
 function cleanEnvironment(): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(ATRIUM_|DATABASE_|OPENAI_|NODE_TEST_|HOST$|PORT$)/.test(name)));
+  return Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^(ATRIUM_|DATABASE_|OPENAI_|NODE_TEST_|HOST$|PORT$)/.test(name)),
+  );
 }
 
 function newDirectory(): string {
@@ -332,7 +400,11 @@ function newDirectory(): string {
 }
 
 function mintAdminKey(dataDirectory: string): string {
-  const output = execFileSync("npm", ["run", "--silent", "admin-key"], { cwd: ROOT, env: { ...cleanEnvironment(), ATRIUM_DATA_DIR: dataDirectory }, encoding: "utf8" });
+  const output = execFileSync("npm", ["run", "--silent", "admin-key"], {
+    cwd: ROOT,
+    env: { ...cleanEnvironment(), ATRIUM_DATA_DIR: dataDirectory },
+    encoding: "utf8",
+  });
   assert.match(output, /^atr_\S+\n$/, "the key alone, for a script to take");
   return output.trim();
 }
@@ -356,7 +428,8 @@ async function chat(url: string, key: string, model: string): Promise<string> {
 
 async function runPrintedCurl(t: TestContext, output: string): Promise<string> {
   const command = CURL.exec(output)?.[0] as string;
-  if (spawnSync("curl", ["--version"]).status === 0) return execFileSync("sh", ["-c", command], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+  if (spawnSync("curl", ["--version"]).status === 0)
+    return execFileSync("sh", ["-c", command], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
   t.diagnostic("skipped: there is no curl to run the printed command with; fetch does what it says");
   return chat(/http:\S+:\d+/.exec(command)?.[0] as string, /Bearer (\S+)'/.exec(command)?.[1] as string, "simulated");
 }
@@ -384,5 +457,7 @@ function copyFor(user: number, home: string, checkout: string): string | null {
     return null;
   }
   const linked = spawnSync("cp", ["-al", modules, target], { encoding: "utf8" });
-  return linked.status === 0 ? null : `skipped: user ${user} reaches neither ${modules} nor hard links to it (${linked.stderr.trim().split("\n")[0]})`;
+  return linked.status === 0
+    ? null
+    : `skipped: user ${user} reaches neither ${modules} nor hard links to it (${linked.stderr.trim().split("\n")[0]})`;
 }

@@ -10,7 +10,7 @@ export { bumpConfig, CONFIG_CHANNEL } from "./config-version.ts";
 export { DatabaseUnavailable } from "./connection.ts";
 export { openBeside, openDatabase } from "./open.ts";
 export { DatabaseRefusal, type RefusalCode } from "./refusal.ts";
-export type { Json, Tables } from "./schema.ts";
+export type { Tables } from "./schema.ts";
 export { asTenant, tenantOf } from "./tenant-transaction.ts";
 
 /** The only ways to rows. */

@@ -47,7 +47,6 @@ type Fixed<T> = ColumnType<T, T, never>;
 /** Absent at insertion means NULL. */
 type Nullable<T> = ColumnType<T | null, T | null | undefined, T | null>;
 /** Written as JSON text: the driver would turn a bare array into a PostgreSQL array. */
-type Json<T> = ColumnType<T, string, string>;
 type NullableJson<T> = ColumnType<T | null, string | null | undefined, string | null>;
 
 /** A resource with a name unique in its parent: sealed for reading, blind index for uniqueness. `revision` is its ETag. */

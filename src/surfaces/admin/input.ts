@@ -1,10 +1,10 @@
-import { createGunzip } from "node:zlib";
-import type { Readable } from "node:stream";
 import type { FastifyRequest } from "fastify";
 import { z } from "zod";
 import { BOUNDS } from "../../kernel/bounds.ts";
+import type { TenantId } from "../../kernel/ids.ts";
 import { parseJson } from "../../kernel/json.ts";
 import { Problem } from "../../kernel/problem.ts";
+import { createBodyReader } from "../http/body.ts";
 import type { AnyRoute } from "./route-table.ts";
 
 /** A request that passed its route's schemas. `bytes` is the body as it came (inflated): what "the same body" means. */
@@ -18,12 +18,12 @@ export interface Input {
 }
 
 /** Reads and validates everything a route takes. Throws the 4xx problems of the catalogue, with `param` at the field at fault. */
-export async function readInput(route: AnyRoute, request: FastifyRequest): Promise<Input> {
+export async function readInput(route: AnyRoute, request: FastifyRequest, tenant: TenantId): Promise<Input> {
   const params = checked(route.params, request.params, "The path");
   const query = checked(route.query, withoutBrackets(request.query), "The query");
   const ifMatch = parseIfMatch(request.headers["if-match"]);
   const idempotencyKey = route.method === "POST" ? parseIdempotencyKey(request.headers["idempotency-key"]) : null;
-  const bytes = await readBody(request);
+  const bytes = await readBody(request, tenant);
   const given = bytes.length === 0 ? {} : parseJson(bytes, BOUNDS.jsonDepth);
   return { params, query, body: checked(route.body ?? NO_FIELDS, given, "The body"), bytes, ifMatch, idempotencyKey };
 }
@@ -94,54 +94,15 @@ function parseIdempotencyKey(header: string | string[] | undefined): string | nu
   return header;
 }
 
-async function readBody(request: FastifyRequest): Promise<Buffer> {
-  const length = request.headers["content-length"];
-  const empty = request.headers["transfer-encoding"] === undefined && (length === undefined || Number(length) === 0);
+/** Bounds of an administrative request: the platform's, with a smaller body. */
+const readBounded = createBodyReader({ ...BOUNDS, bodyBytes: BOUNDS.adminBodyBytes });
+
+async function readBody({ headers, raw }: FastifyRequest, tenant: TenantId): Promise<Buffer> {
+  const length = headers["content-length"];
+  const empty = headers["transfer-encoding"] === undefined && (length === undefined || Number(length) === 0);
   if (empty) return Buffer.alloc(0);
-  if (!/^application\/json *(;|$)/i.test(request.headers["content-type"] ?? "")) throw new Problem("unsupported_media_type");
-  if (Number(length) > BOUNDS.adminBodyBytes) throw tooLarge();
-  return collect(inflated(request), request.raw);
-}
-
-function inflated(request: FastifyRequest): Readable {
-  const encoding = request.headers["content-encoding"] ?? "identity";
-  if (encoding === "identity") return request.raw;
-  if (encoding !== "gzip")
-    throw new Problem("unsupported_media_type", { message: "Send the body uncompressed or as 'content-encoding: gzip'." });
-  return request.raw.pipe(createGunzip());
-}
-
-/** The whole body within its bounds of bytes and time. `source` is what the client feeds; `body` may be its inflation. */
-function collect(body: Readable, source: Readable): Promise<Buffer> {
-  return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
-    let size = 0;
-    const stop = (problem: Problem) => {
-      clearTimeout(timer);
-      if (body !== source) body.destroy();
-      body.removeAllListeners("data");
-      reject(problem);
-    };
-    const timer = setTimeout(() => stop(new Problem("request_timeout")), BOUNDS.bodyArrivalMs);
-    body.on("data", (chunk: Buffer) => {
-      size += chunk.length;
-      if (size > BOUNDS.adminBodyBytes) stop(tooLarge());
-      else chunks.push(chunk);
-    });
-    body.once("end", () => {
-      clearTimeout(timer);
-      resolve(Buffer.concat(chunks, size));
-    });
-    const broken = (cause: unknown) => stop(new Problem("invalid_request", { message: "The body did not arrive whole.", cause }));
-    body.once("error", broken);
-    source.once("close", () => {
-      if (!source.readableEnded) broken(null);
-    });
-  });
-}
-
-function tooLarge(): Problem {
-  return new Problem("request_too_large", {
-    message: `The body is larger than the ${BOUNDS.adminBodyBytes} bytes that an administrative request may have.`,
-  });
+  if (headers["content-type"] === undefined) throw new Problem("unsupported_media_type");
+  const { bytes, release } = await readBounded(raw, tenant);
+  release();
+  return bytes;
 }

@@ -65,7 +65,7 @@ function mount(server: FastifyInstance, prefix: string, route: AnyRoute, needs: 
 async function run(route: AnyRoute, request: FastifyRequest, reply: FastifyReply, needs: RunnerNeeds): Promise<FastifyReply> {
   const principal = await needs.authenticate(credentialOf(request.headers));
   const allowed = await reach(route, principal, request.params as Record<string, string>, needs);
-  const action: Action = { route, allowed, request, input: await readInput(route, request) };
+  const action: Action = { route, allowed, request, input: await readInput(route, request, allowed.tenant) };
   const done = await withRetries(() =>
     needs.forTenant(allowed.tenant, (transaction) => once(transaction, action, needs, () => act(action, transaction, needs))),
   );

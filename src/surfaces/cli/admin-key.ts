@@ -15,7 +15,8 @@ const log = createLog("warn");
 try {
   const config = readConfig(process.env);
   const { ATRIUM_DATA_DIR: dataDirectory, ATRIUM_MASTER_KEY: value } = config;
-  if (config.DATABASE_URL === null && !existsSync(path.join(dataDirectory, "postgres"))) throw new Error(`There is no Atrium in ${dataDirectory}: set ATRIUM_DATA_DIR to the data directory of the server.`);
+  if (config.DATABASE_URL === null && !existsSync(path.join(dataDirectory, "postgres")))
+    throw new Error(`There is no Atrium in ${dataDirectory}: set ATRIUM_DATA_DIR to the data directory of the server.`);
   const masterKey = loadMasterKey({ value: value ?? undefined, dataDirectory, mayGenerate: false, random });
   const database = await openBeside({ ...databaseSettings(config), masterKey, clock, random, log });
   try {

@@ -42,7 +42,9 @@ async function answeringModel(config: Config, modelsDirectory: string, admin: Ad
 }
 
 async function registerReal(config: Config, wanted: string, modelsDirectory: string, admin: AdminCall): Promise<Omit<Demo, "key">> {
-  const demo = wanted.endsWith(".gguf") ? await registerFile(wanted, modelsDirectory, admin) : await registerUpstream(config, wanted, admin);
+  const demo = wanted.endsWith(".gguf")
+    ? await registerFile(wanted, modelsDirectory, admin)
+    : await registerUpstream(config, wanted, admin);
   await admin("PUT", `tenants/${DEMO_TENANT}/grants/${encodeURIComponent(demo.model)}`, {});
   return demo;
 }
@@ -65,7 +67,12 @@ async function registerUpstream(config: Config, model: string, admin: AdminCall)
   if (config.OPENAI_API_KEY === null) throw new Error("ATRIUM_DEMO_MODEL names an upstream model: set OPENAI_API_KEY beside it.");
   await admin("PUT", "credentials/openai", { provider: "openai", base_url: config.OPENAI_BASE_URL, api_key: config.OPENAI_API_KEY });
   await admin("PUT", `models/${encodeURIComponent(model)}`, {});
-  await admin("PUT", `models/${encodeURIComponent(model)}/deployments/openai`, { provider: "openai", credential: "openai", upstream_model: model, price: "free" });
+  await admin("PUT", `models/${encodeURIComponent(model)}/deployments/openai`, {
+    provider: "openai",
+    credential: "openai",
+    upstream_model: model,
+    price: "free",
+  });
   return { model, remark: `answered by ${config.OPENAI_BASE_URL}; recorded as free until you PUT a price on its deployment` };
 }
 
