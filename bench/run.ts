@@ -1,2 +1,3 @@
 // One folder per question; each writes its own results.md.
+await import("./start/run.ts");
 await import("./overhead/run.ts");

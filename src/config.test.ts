@@ -6,26 +6,84 @@ import { type Config, ConfigError, readConfig, SETTINGS, type SettingName } from
 const GOOD_KEY = "k".repeat(32);
 
 /** For every setting: what is taken, and what it becomes; and what is refused. */
-const VALUES: { readonly [Name in SettingName]: { readonly good: readonly (readonly [text: string, value: Config[Name]])[]; readonly bad: readonly string[] } } = {
-  PORT: { good: [["0", 0], ["65535", 65_535]], bad: ["-1", "65536", "80.5", "http", " 80", "0x50", "1e3"] },
-  HOST: { good: [["0.0.0.0", "0.0.0.0"], ["::1", "::1"], ["localhost", "localhost"]], bad: ["example.com", "256.1.1.1", "127.0.0.1:80", "*"] },
-  DATABASE_URL: { good: [["postgres://u:p@h/db", "postgres://u:p@h/db"], ["postgresql://h/db", "postgresql://h/db"]], bad: ["mysql://canary@h/db", "canary", "postgres//canary"] },
+const VALUES: {
+  readonly [Name in SettingName]: {
+    readonly good: readonly (readonly [text: string, value: Config[Name]])[];
+    readonly bad: readonly string[];
+  };
+} = {
+  PORT: {
+    good: [
+      ["0", 0],
+      ["65535", 65_535],
+    ],
+    bad: ["-1", "65536", "80.5", "http", " 80", "0x50", "1e3"],
+  },
+  HOST: {
+    good: [
+      ["0.0.0.0", "0.0.0.0"],
+      ["::1", "::1"],
+      ["localhost", "localhost"],
+    ],
+    bad: ["example.com", "256.1.1.1", "127.0.0.1:80", "*"],
+  },
+  DATABASE_URL: {
+    good: [
+      ["postgres://u:p@h/db", "postgres://u:p@h/db"],
+      ["postgresql://h/db", "postgresql://h/db"],
+    ],
+    bad: ["mysql://canary@h/db", "canary", "postgres//canary"],
+  },
   DATABASE_MIGRATION_URL: { good: [["postgres://h/db", "postgres://h/db"]], bad: ["http://canary"] },
   DATABASE_LISTEN_URL: { good: [["postgres://h/db", "postgres://h/db"]], bad: ["canary"] },
-  ATRIUM_DATA_DIR: { good: [["/srv/atrium", "/srv/atrium"], ["here", path.resolve("here")]], bad: ["a\0canary"] },
+  ATRIUM_DATA_DIR: {
+    good: [
+      ["/srv/atrium", "/srv/atrium"],
+      ["here", path.resolve("here")],
+    ],
+    bad: ["a\0canary"],
+  },
   ATRIUM_MASTER_KEY: {
-    good: [["ab".repeat(32), "ab".repeat(32)], [`${"A".repeat(43)}=`, `${"A".repeat(43)}=`], ["-_".repeat(21) + "A", "-_".repeat(21) + "A"]],
+    good: [
+      ["ab".repeat(32), "ab".repeat(32)],
+      [`${"A".repeat(43)}=`, `${"A".repeat(43)}=`],
+      ["-_".repeat(21) + "A", "-_".repeat(21) + "A"],
+    ],
     bad: ["canary", "ab".repeat(31), "zz".repeat(32), `canary!${"A".repeat(37)}`, "A".repeat(44)],
   },
   ATRIUM_BOOTSTRAP_KEY: { good: [[GOOD_KEY, GOOD_KEY]], bad: ["canary", `canary ${GOOD_KEY}`, `canaré${GOOD_KEY}`, "c".repeat(1_025)] },
-  ATRIUM_DURABILITY: { good: [["process", "process"], ["power", "power"]], bad: ["Power", "remote", "none"] },
+  ATRIUM_DURABILITY: {
+    good: [
+      ["process", "process"],
+      ["power", "power"],
+    ],
+    bad: ["Power", "remote", "none"],
+  },
   ATRIUM_DEMO_MODEL: { good: [["gpt-x", "gpt-x"]], bad: [" "] },
   OPENAI_API_KEY: { good: [["sk-x", "sk-x"]], bad: [" "] },
   OPENAI_BASE_URL: { good: [["http://h/v1/", "http://h/v1"]], bad: ["h/v1", "ftp://h", "http://"] },
   ATRIUM_MODELS_DIR: { good: [["/models", "/models"]], bad: ["a\0b"] },
-  ATRIUM_LOG_LEVEL: { good: [["silent", "silent"], ["debug", "debug"]], bad: ["trace", "INFO", "3"] },
-  ATRIUM_DRAIN_SECONDS: { good: [["0", 0], ["3600", 3_600]], bad: ["-1", "3601", "30s", "1.5"] },
-  ATRIUM_STALENESS_SECONDS: { good: [["0", 0], ["86400", 86_400]], bad: ["86401", "forever"] },
+  ATRIUM_LOG_LEVEL: {
+    good: [
+      ["silent", "silent"],
+      ["debug", "debug"],
+    ],
+    bad: ["trace", "INFO", "3"],
+  },
+  ATRIUM_DRAIN_SECONDS: {
+    good: [
+      ["0", 0],
+      ["3600", 3_600],
+    ],
+    bad: ["-1", "3601", "30s", "1.5"],
+  },
+  ATRIUM_STALENESS_SECONDS: {
+    good: [
+      ["0", 0],
+      ["86400", 86_400],
+    ],
+    bad: ["86401", "forever"],
+  },
 };
 
 function refusal(environment: Record<string, string>): string {
@@ -49,7 +107,8 @@ test("every setting takes its good values and refuses its bad ones, by name, wit
 });
 
 test("no refusal quotes what was given, and no secret is anywhere in it", () => {
-  for (const [name, { bad }] of Object.entries(VALUES)) for (const text of bad.filter((each) => each.includes("canary"))) assert.doesNotMatch(refusal({ [name]: text }), /canary/, name);
+  for (const [name, { bad }] of Object.entries(VALUES))
+    for (const text of bad.filter((each) => each.includes("canary"))) assert.doesNotMatch(refusal({ [name]: text }), /canary/, name);
   assert.doesNotMatch(refusal({ ATRIUM_BOOTSTRAP_KEY: `secret ${GOOD_KEY}`, PORT: "x" }), new RegExp(GOOD_KEY));
 });
 
@@ -77,7 +136,15 @@ test("an unknown ATRIUM_ name stops the start with the nearest known one", () =>
 });
 
 test("what Kubernetes injects and what the tests read is let be, and so is every other name", () => {
-  readConfig({ ATRIUM_TEST_KILLS: "3", ATRIUM_SERVICE_HOST: "10.0.0.1", ATRIUM_SERVICE_PORT_HTTP: "80", ATRIUM_PORT: "tcp://10.0.0.1:80", ATRIUM_PORT_4000_TCP_ADDR: "10.0.0.1", PATH: "/bin", atrium_x: "1" });
+  readConfig({
+    ATRIUM_TEST_KILLS: "3",
+    ATRIUM_SERVICE_HOST: "10.0.0.1",
+    ATRIUM_SERVICE_PORT_HTTP: "80",
+    ATRIUM_PORT: "tcp://10.0.0.1:80",
+    ATRIUM_PORT_4000_TCP_ADDR: "10.0.0.1",
+    PATH: "/bin",
+    atrium_x: "1",
+  });
   assert.match(refusal({ ATRIUM_PORTS: "1" }), /ATRIUM_PORTS is not a setting/);
 });
 

@@ -18,28 +18,112 @@ type Parsed<Value> = { readonly value: Value } | { readonly reason: string };
 
 export const SETTINGS = {
   PORT: setting({ type: "0–65535 (0: any free port)", default: "4000", describe: "The port to listen on.", parse: integer(0, 65_535) }),
-  HOST: setting({ type: "address", default: "127.0.0.1", describe: "The address to listen on. Only this machine reaches the default; containers set 0.0.0.0.", parse: address }),
-  DATABASE_URL: setting({ type: "postgres:// URL", default: null, describe: "PostgreSQL 15 or newer. Unset: an embedded PostgreSQL in the data directory. Needs ATRIUM_MASTER_KEY.", parse: postgresUrl, secret: true }),
-  DATABASE_MIGRATION_URL: setting({ type: "postgres:// URL", default: null, describe: "The database's owner, for migrations, where DATABASE_URL is not the owner's.", parse: postgresUrl, secret: true }),
-  DATABASE_LISTEN_URL: setting({ type: "postgres:// URL", default: null, describe: "A direct connection for LISTEN, where DATABASE_URL is a transaction pooler's.", parse: postgresUrl, secret: true }),
-  ATRIUM_DATA_DIR: setting({ type: "directory", default: "./data", describe: "Where the embedded database, the journal, the master key and the first admin key live.", parse: directory }),
-  ATRIUM_MASTER_KEY: setting({ type: "32 bytes, base64 or hex", default: null, describe: "The root of all secrets. Unset with the embedded database: generated once into master.key (0600) in the data directory. Keep a copy apart from backups: without it nothing sealed opens again.", parse: masterKey, secret: true }),
-  ATRIUM_BOOTSTRAP_KEY: setting({ type: "32–1024 visible ASCII characters", default: null, describe: "A platform-admin key of this value exists while the variable holds it: for automation.", parse: visible(32, 1024), secret: true }),
-  ATRIUM_DURABILITY: setting({ type: "process | power", default: "power", describe: "What a journalled record survives before the upstream sees a byte: a killed process, or a power loss as well.", parse: oneOf("process", "power") }),
-  ATRIUM_DEMO_MODEL: setting({ type: "upstream model id or *.gguf", default: null, describe: "At first start, gives the demo tenant this real model too: an upstream model id (with OPENAI_API_KEY), or a GGUF file.", parse: nonEmpty }),
-  OPENAI_API_KEY: setting({ type: "secret", default: null, describe: "The credential of ATRIUM_DEMO_MODEL when it is an upstream model id. Read at first start only, and stored sealed.", parse: nonEmpty, secret: true }),
-  OPENAI_BASE_URL: setting({ type: "http(s):// URL, including /v1", default: "https://api.openai.com/v1", describe: "The upstream of ATRIUM_DEMO_MODEL when it is an upstream model id. Read at first start only.", parse: httpUrl }),
-  ATRIUM_MODELS_DIR: setting({ type: "directory", default: null, describe: "The only folder GGUF files are opened from. Unset: `models` in the data directory.", parse: directory }),
-  ATRIUM_LOG_LEVEL: setting({ type: "silent | error | warn | info | debug", default: null, describe: "Logs go to standard error, one JSON line each; `info` has one line a call. Unset: `info`, and `warn` on a terminal.", parse: oneOf("silent", "error", "warn", "info", "debug") }),
-  ATRIUM_DRAIN_SECONDS: setting({ type: "0–3600", default: "30", describe: "How long calls in flight may take to end after SIGTERM before they are aborted with a retryable error.", parse: integer(0, 3_600) }),
-  ATRIUM_STALENESS_SECONDS: setting({ type: "0–86400", default: "900", describe: "How long known keys are served while the database cannot be reached; after that /readyz answers 503 and calls are refused.", parse: integer(0, 86_400) }),
+  HOST: setting({
+    type: "address",
+    default: "127.0.0.1",
+    describe: "The address to listen on. Only this machine reaches the default; containers set 0.0.0.0.",
+    parse: address,
+  }),
+  DATABASE_URL: setting({
+    type: "postgres:// URL",
+    default: null,
+    describe: "PostgreSQL 15 or newer. Unset: an embedded PostgreSQL in the data directory. Needs ATRIUM_MASTER_KEY.",
+    parse: postgresUrl,
+    secret: true,
+  }),
+  DATABASE_MIGRATION_URL: setting({
+    type: "postgres:// URL",
+    default: null,
+    describe: "The database's owner, for migrations, where DATABASE_URL is not the owner's.",
+    parse: postgresUrl,
+    secret: true,
+  }),
+  DATABASE_LISTEN_URL: setting({
+    type: "postgres:// URL",
+    default: null,
+    describe: "A direct connection for LISTEN, where DATABASE_URL is a transaction pooler's.",
+    parse: postgresUrl,
+    secret: true,
+  }),
+  ATRIUM_DATA_DIR: setting({
+    type: "directory",
+    default: "./data",
+    describe: "Where the embedded database, the journal, the master key and the first admin key live.",
+    parse: directory,
+  }),
+  ATRIUM_MASTER_KEY: setting({
+    type: "32 bytes, base64 or hex",
+    default: null,
+    describe:
+      "The root of all secrets. Unset with the embedded database: generated once into master.key (0600) in the data directory. Keep a copy apart from backups: without it nothing sealed opens again.",
+    parse: masterKey,
+    secret: true,
+  }),
+  ATRIUM_BOOTSTRAP_KEY: setting({
+    type: "32–1024 visible ASCII characters",
+    default: null,
+    describe: "A platform-admin key of this value exists while the variable holds it: for automation.",
+    parse: visible(32, 1024),
+    secret: true,
+  }),
+  ATRIUM_DURABILITY: setting({
+    type: "process | power",
+    default: "power",
+    describe: "What a journalled record survives before the upstream sees a byte: a killed process, or a power loss as well.",
+    parse: oneOf("process", "power"),
+  }),
+  ATRIUM_DEMO_MODEL: setting({
+    type: "upstream model id or *.gguf",
+    default: null,
+    describe: "At first start, gives the demo tenant this real model too: an upstream model id (with OPENAI_API_KEY), or a GGUF file.",
+    parse: nonEmpty,
+  }),
+  OPENAI_API_KEY: setting({
+    type: "secret",
+    default: null,
+    describe: "The credential of ATRIUM_DEMO_MODEL when it is an upstream model id. Read at first start only, and stored sealed.",
+    parse: nonEmpty,
+    secret: true,
+  }),
+  OPENAI_BASE_URL: setting({
+    type: "http(s):// URL, including /v1",
+    default: "https://api.openai.com/v1",
+    describe: "The upstream of ATRIUM_DEMO_MODEL when it is an upstream model id. Read at first start only.",
+    parse: httpUrl,
+  }),
+  ATRIUM_MODELS_DIR: setting({
+    type: "directory",
+    default: null,
+    describe: "The only folder GGUF files are opened from. Unset: `models` in the data directory.",
+    parse: directory,
+  }),
+  ATRIUM_LOG_LEVEL: setting({
+    type: "silent | error | warn | info | debug",
+    default: null,
+    describe: "Logs go to standard error, one JSON line each; `info` has one line a call. Unset: `info`, and `warn` on a terminal.",
+    parse: oneOf("silent", "error", "warn", "info", "debug"),
+  }),
+  ATRIUM_DRAIN_SECONDS: setting({
+    type: "0–3600",
+    default: "30",
+    describe: "How long calls in flight may take to end after SIGTERM before they are aborted with a retryable error.",
+    parse: integer(0, 3_600),
+  }),
+  ATRIUM_STALENESS_SECONDS: setting({
+    type: "0–86400",
+    default: "900",
+    describe: "How long known keys are served while the database cannot be reached; after that /readyz answers 503 and calls are refused.",
+    parse: integer(0, 86_400),
+  }),
 } as const;
 
 export type SettingName = keyof typeof SETTINGS;
 type ValueOf<S> = S extends Setting<infer Value> ? Value : never;
 
 /** Every setting's value; null where it is unset and has no default. */
-export type Config = { readonly [Name in SettingName]: ValueOf<(typeof SETTINGS)[Name]> | ((typeof SETTINGS)[Name] extends { default: null } ? null : never) };
+export type Config = {
+  readonly [Name in SettingName]: ValueOf<(typeof SETTINGS)[Name]> | ((typeof SETTINGS)[Name] extends { default: null } ? null : never);
+};
 
 /** The start stops with this: one sentence per wrong setting, saying what to write instead. Values are never quoted. */
 export class ConfigError extends Error {
@@ -111,7 +195,9 @@ function setting<const S extends Setting<unknown>>(definition: S): S {
 function integer(least: number, most: number) {
   return (text: string): Parsed<number> => {
     const value = Number(text);
-    return /^\d+$/.test(text) && value >= least && value <= most ? { value } : { reason: `must be a whole number from ${least} to ${most}` };
+    return /^\d+$/.test(text) && value >= least && value <= most
+      ? { value }
+      : { reason: `must be a whole number from ${least} to ${most}` };
   };
 }
 
@@ -124,7 +210,10 @@ function oneOf<const Word extends string>(...words: readonly Word[]) {
 
 /** What an `Authorization` header can carry as a token. */
 function visible(least: number, most: number) {
-  return (text: string): Parsed<string> => (text.length >= least && text.length <= most && /^[\x21-\x7e]+$/.test(text) ? { value: text } : { reason: `must have ${least} to ${most} characters, without spaces` });
+  return (text: string): Parsed<string> =>
+    text.length >= least && text.length <= most && /^[\x21-\x7e]+$/.test(text)
+      ? { value: text }
+      : { reason: `must have ${least} to ${most} characters, without spaces` };
 }
 
 function nonEmpty(text: string): Parsed<string> {
@@ -144,9 +233,13 @@ function postgresUrl(text: string): Parsed<string> {
 }
 
 function httpUrl(text: string): Parsed<string> {
-  return /^https?:\/\//.test(text) && URL.canParse(text) ? { value: text.replace(/\/+$/, "") } : { reason: "must be an http:// or https:// URL" };
+  return /^https?:\/\//.test(text) && URL.canParse(text)
+    ? { value: text.replace(/\/+$/, "") }
+    : { reason: "must be an http:// or https:// URL" };
 }
 
 function masterKey(text: string): Parsed<string> {
-  return /^(?:[0-9a-fA-F]{64}|[0-9A-Za-z+/_-]{43}=?)$/.test(text.trim()) ? { value: text } : { reason: "must be exactly 32 bytes; `openssl rand -base64 32` makes one" };
+  return /^(?:[0-9a-fA-F]{64}|[0-9A-Za-z+/_-]{43}=?)$/.test(text.trim())
+    ? { value: text }
+    : { reason: "must be exactly 32 bytes; `openssl rand -base64 32` makes one" };
 }

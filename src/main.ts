@@ -14,7 +14,7 @@ import { createIdMaker, PLATFORM_TENANT, type TenantId } from "./kernel/ids.ts";
 import { systemRandom as random } from "./kernel/random.ts";
 import type { Platform } from "./pipeline/platform.ts";
 import { serve } from "./pipeline/serve.ts";
-import { bumpConfig, DatabaseRefusal, openDatabase } from "./storage/database/index.ts";
+import { bumpConfig, DatabaseRefusal, DatabaseUnavailable, openDatabase } from "./storage/database/index.ts";
 import { JournalLocked, openJournal } from "./storage/journal/index.ts";
 import { derive, loadMasterKey, MasterKeyProblem, type TenantKeyring } from "./storage/secrets/index.ts";
 import { createSnapshot } from "./storage/snapshot/index.ts";
@@ -59,8 +59,9 @@ export async function startAtrium(config: Config): Promise<Atrium> {
   const drain = createDrain();
   const app = createSurfaces(config, storage, domains, drain, log);
   const isFirstStart = storage.snapshot.current.version === 0;
+  await listen(app, config);
+  // Once it listens: a start that fails before must not have minted keys that nobody was told.
   const first = await prepareFirstUse(config, storage, app, isFirstStart);
-  await app.listen({ port: config.PORT, host: config.HOST });
   const { address, port, family } = app.server.address() as AddressInfo;
   return {
     url: `http://${family === "IPv6" ? `[${address}]` : address}:${port}`,
@@ -76,6 +77,17 @@ export async function startAtrium(config: Config): Promise<Atrium> {
       log.close();
     },
   };
+}
+
+async function listen(app: FastifyInstance, { PORT: port, HOST: host }: Config): Promise<void> {
+  try {
+    await app.listen({ port, host });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EADDRINUSE") throw new ConfigError([`Something else listens on ${host}:${port}: stop it, or set PORT to another port.`]);
+    if (code === "EACCES" || code === "EADDRNOTAVAIL") throw new ConfigError([`This user cannot listen on ${host}:${port} here (${code}): set HOST and PORT to what it may use.`]);
+    throw error;
+  }
 }
 
 async function openStorage(config: Config, log: Log) {
@@ -259,20 +271,25 @@ function platformDeployments({ snapshot }: Pick<Storage, "snapshot">): Deploymen
 async function main(): Promise<void> {
   const config = readConfig(process.env);
   const starting = startAtrium(config);
+  let stoppingSinceMs: number | null = null;
   const stop = (): void => {
-    for (const signal of SIGNALS) process.off(signal, stop).once(signal, () => process.exit(1));
-    starting.then((atrium) => atrium.close()).then(() => process.exit(0), fail);
+    if (stoppingSinceMs === null) {
+      stoppingSinceMs = clock.monotonic();
+      starting.then((atrium) => atrium.close()).then(() => process.exit(0), fail);
+    } else if (clock.monotonic() - stoppingSinceMs > SECOND_SIGNAL_MS) process.exit(1);
   };
-  for (const signal of SIGNALS) process.once(signal, stop);
+  for (const signal of SIGNALS) process.on(signal, stop);
   const atrium = await starting;
   process.stdout.write(await welcome({ ...atrium, dataDirectory: config.ATRIUM_DATA_DIR, terminal: process.stdout.isTTY }));
 }
 
 const SIGNALS = ["SIGTERM", "SIGINT"] as const;
+/** A terminal's Ctrl-C reaches this process twice, once through npm: only a signal later than this means "at once". */
+const SECOND_SIGNAL_MS = 1_000;
 
 /** What an operator can mend is a sentence; everything else is a bug, with its stack. */
 function fail(error: unknown): never {
-  const forOperator = error instanceof ConfigError || error instanceof MasterKeyProblem || error instanceof DatabaseRefusal || error instanceof JournalLocked;
+  const forOperator = error instanceof ConfigError || error instanceof MasterKeyProblem || error instanceof DatabaseRefusal || error instanceof DatabaseUnavailable || error instanceof JournalLocked;
   process.stderr.write(`${forOperator ? error.message : error instanceof Error ? error.stack : String(error)}\n`);
   process.exit(1);
 }

@@ -19,7 +19,12 @@ export interface LoadResult {
 
 /** Closed loop: each connection sends its next request when the last answer is whole. Plain sockets, so that the generator costs little. */
 export async function drive(load: Load): Promise<LoadResult> {
-  const head = Object.entries({ host: "127.0.0.1", "content-type": "application/json", "content-length": String(Buffer.byteLength(load.body)), ...load.headers });
+  const head = Object.entries({
+    host: "127.0.0.1",
+    "content-type": "application/json",
+    "content-length": String(Buffer.byteLength(load.body)),
+    ...load.headers,
+  });
   const request = `POST ${load.path} HTTP/1.1\r\n${head.map(([name, value]) => `${name}: ${value}\r\n`).join("")}\r\n${load.body}`;
   const latencies: number[] = [];
   let errors = 0;

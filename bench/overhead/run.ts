@@ -1,8 +1,8 @@
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
-import { cpus } from "node:os";
 import path from "node:path";
 import { type AtriumProcess, createModel, createTenancy, removeData, startAtriumProcess } from "../../test/support/atrium.ts";
+import { machine } from "../machine.ts";
 import { drive, type LoadResult } from "./load.ts";
 
 /**
@@ -31,7 +31,13 @@ interface Figure {
 }
 
 const BODIES = {
-  "chat call": JSON.stringify({ model: "bench-1", messages: [{ role: "system", content: "You are brief." }, { role: "user", content: "What is a short answer?" }] }),
+  "chat call": JSON.stringify({
+    model: "bench-1",
+    messages: [
+      { role: "system", content: "You are brief." },
+      { role: "user", content: "What is a short answer?" },
+    ],
+  }),
   "64-event stream": JSON.stringify({ model: "bench-1", stream: true, messages: [{ role: "user", content: "Count to sixty-four." }] }),
 } as const;
 
@@ -46,9 +52,19 @@ try {
     await startGateway("atrium, journal process", "process", origin),
     await startGateway("atrium, journal power", "power", origin),
   ];
-  const report = [`# What a governed call costs`, "", machine(), ""];
+  const report = [
+    `# What a governed call costs`,
+    "",
+    `${machine()} ${CONNECTIONS} connections, closed loop, medians of ${REPETITIONS} repetitions in random order. Ratios compare across machines; times do not.`,
+    "",
+  ];
   for (const [scenario, body] of Object.entries(BODIES)) report.push(...(await measure(scenario, body, gateways)));
-  report.push(...servers.map((server, index) => `Resident memory of ${gateways[index + 1]?.name}: ${residentMegabytes(server.pid)} MB after the load.`), "");
+  report.push(
+    ...servers.map(
+      (server, index) => `Resident memory of ${gateways[index + 1]?.name}: ${residentMegabytes(server.pid)} MB after the load.`,
+    ),
+    "",
+  );
   const text = report.join("\n");
   console.log(text);
   writeFileSync(path.join(import.meta.dirname, "results.md"), text);
@@ -67,8 +83,18 @@ async function measure(scenario: string, body: string, gateways: readonly Gatewa
   }
   const middle = new Map([...figures].map(([name, each]) => [name, median(each)]));
   const floor = middle.get("floor") as Figure;
-  const rows = [...middle].map(([name, figure]) => `| ${name} | ${figure.cpuMicros.toFixed(0)} | ${(figure.cpuMicros / floor.cpuMicros).toFixed(2)} | ${figure.perSecond.toFixed(0)} | ${figure.p50.toFixed(2)} | ${figure.p99.toFixed(2)} | ${figure.errors} |`);
-  return [`## ${scenario}`, "", "| gateway | CPU µs / request | × floor | requests/s | p50 ms | p99 ms | errors |", "|---|---|---|---|---|---|---|", ...rows, ""];
+  const rows = [...middle].map(
+    ([name, figure]) =>
+      `| ${name} | ${figure.cpuMicros.toFixed(0)} | ${(figure.cpuMicros / floor.cpuMicros).toFixed(2)} | ${figure.perSecond.toFixed(0)} | ${figure.p50.toFixed(2)} | ${figure.p99.toFixed(2)} | ${figure.errors} |`,
+  );
+  return [
+    `## ${scenario}`,
+    "",
+    "| gateway | CPU µs / request | × floor | requests/s | p50 ms | p99 ms | errors |",
+    "|---|---|---|---|---|---|---|",
+    ...rows,
+    "",
+  ];
 }
 
 async function once(gateway: Gateway, body: string): Promise<Figure> {
@@ -91,7 +117,13 @@ function median(figures: readonly Figure[]): Figure {
 async function startGateway(name: string, durability: string, upstream: string): Promise<Gateway> {
   const server = await startAtriumProcess({ environment: { ATRIUM_DURABILITY: durability } });
   servers.push(server);
-  await createModel(server, { model: "bench-1", provider: "vllm", upstreamModel: "bench-1", baseUrl: `${upstream}/v1`, price: { input: "0.15", output: "0.60" } });
+  await createModel(server, {
+    model: "bench-1",
+    provider: "vllm",
+    upstreamModel: "bench-1",
+    baseUrl: `${upstream}/v1`,
+    price: { input: "0.15", output: "0.60" },
+  });
   const { key } = await createTenancy(server, "bench", "bench-1");
   return { name, port: Number(new URL(server.url).port), pid: server.pid, headers: { authorization: `Bearer ${key}` } };
 }
@@ -116,10 +148,8 @@ function residentMegabytes(pid: number): number {
 }
 
 function shuffled<T>(items: readonly T[]): T[] {
-  return items.map((item) => ({ item, order: Math.random() })).toSorted((a, b) => a.order - b.order).map(({ item }) => item);
-}
-
-function machine(): string {
-  const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: import.meta.dirname, encoding: "utf8" }).trim();
-  return `${new Date().toISOString().slice(0, 10)}, commit ${commit}, Node ${process.version}, ${cpus().length} × ${cpus()[0]?.model}; ${CONNECTIONS} connections, closed loop, medians of ${REPETITIONS} repetitions in random order. Ratios compare across machines; times do not.`;
+  return items
+    .map((item) => ({ item, order: Math.random() }))
+    .toSorted((a, b) => a.order - b.order)
+    .map(({ item }) => item);
 }

@@ -28,7 +28,9 @@ const BODY = JSON.stringify({
   object: "chat.completion",
   created: 1_700_000_000,
   model: "bench-1",
-  choices: [{ index: 0, message: { role: "assistant", content: "A short answer of some ten words, as chat answers go." }, finish_reason: "stop" }],
+  choices: [
+    { index: 0, message: { role: "assistant", content: "A short answer of some ten words, as chat answers go." }, finish_reason: "stop" },
+  ],
   usage: { prompt_tokens: 12, completion_tokens: 13, total_tokens: 25 },
 });
 const WHOLE = `HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ${BODY.length}\r\n\r\n${BODY}`;

@@ -17,7 +17,9 @@ export async function abandonHop(platform: Platform, held: Held, thrown: unknown
 /** A call that ended without a response. */
 export function abandon({ caller }: Received, thrown: unknown): Outcome {
   if (caller.signal.aborted && !caller.drained()) return { kind: "client_left", settlement: null };
-  const problem = caller.drained() ? new Problem("overloaded", { message: "The server is stopping. Send the request again.", retryAfterSeconds: 1, cause: thrown }) : asProblem(thrown);
+  const problem = caller.drained()
+    ? new Problem("overloaded", { message: "The server is stopping. Send the request again.", retryAfterSeconds: 1, cause: thrown })
+    : asProblem(thrown);
   caller.refuse(problem);
   return { kind: "problem", problem };
 }
@@ -27,7 +29,10 @@ function problemOf(failure: DispatchFailure, deployment: string, cause: unknown)
     case "connect":
       return new Problem("upstream_error", { message: `The deployment '${deployment}' could not be reached. Retrying may help.`, cause });
     case "timeout":
-      return new Problem("upstream_timeout", { message: `The deployment '${deployment}' did not answer in time. Retrying may help.`, cause });
+      return new Problem("upstream_timeout", {
+        message: `The deployment '${deployment}' did not answer in time. Retrying may help.`,
+        cause,
+      });
     case "malformed":
       return new Problem("upstream_error", { message: `The deployment '${deployment}' gave an answer that is not of its dialect.`, cause });
     case "unavailable":
@@ -46,9 +51,14 @@ const CALLERS_FAULT = new Set([400, 413, 422]);
 
 function statusProblem(failure: DispatchFailure & { kind: "status" }, deployment: string, cause: unknown): Problem {
   if (failure.status === 429) {
-    return new Problem("capacity_exceeded", { message: `The deployment '${deployment}' is at its provider's rate limit. Retry after the time in 'retry-after'.`, retryAfterSeconds: failure.retryAfterSeconds ?? 1, cause });
+    return new Problem("capacity_exceeded", {
+      message: `The deployment '${deployment}' is at its provider's rate limit. Retry after the time in 'retry-after'.`,
+      retryAfterSeconds: failure.retryAfterSeconds ?? 1,
+      cause,
+    });
   }
-  if (!CALLERS_FAULT.has(failure.status)) return new Problem("upstream_error", { message: `The deployment '${deployment}' failed. Retrying may help.`, cause });
+  if (!CALLERS_FAULT.has(failure.status))
+    return new Problem("upstream_error", { message: `The deployment '${deployment}' failed. Retrying may help.`, cause });
   const code = failure.code === "context_length_exceeded" ? "context_length_exceeded" : "upstream_rejected";
   return new Problem(code, { message: failure.message, param: failure.param, cause });
 }

@@ -7,7 +7,11 @@ export async function ask(call: Resolved): Promise<Asked> {
   const { attribution } = request;
   for (const tag of call.tenant.project?.require ?? []) {
     const given = tag === "feature" || tag === "user" || tag === "session" ? attribution[tag] : null;
-    if (given === null) throw new Problem("invalid_request", { param: `metadata.${tag}`, message: `This project requires '${tag}' on every call: send it as the header x-atrium-${tag} or in 'metadata'.` });
+    if (given === null)
+      throw new Problem("invalid_request", {
+        param: `metadata.${tag}`,
+        message: `This project requires '${tag}' on every call: send it as the header x-atrium-${tag} or in 'metadata'.`,
+      });
   }
   return advance(call, { request });
 }

@@ -7,5 +7,6 @@ export type CompiledRequest = Brand<ModelRequest, "CompiledRequest">;
 
 /** No tenant has templates or inbound guardrails: what was asked is what is sent. */
 export function compile(call: Permitted): Compiled {
-  return advance(call, { compiled: call.request as CompiledRequest });
+  const compiled = call.request as CompiledRequest;
+  return advance(call, { compiled });
 }

@@ -7,7 +7,18 @@ import type { ProviderResponse } from "../domains/providers/index.ts";
 import type { Principal } from "../domains/identity/index.ts";
 import { check, type CheckedResponse } from "./check.ts";
 import type { Caller } from "./caller.ts";
-import { advance, type Asked, type Authenticated, type Compiled, type Dispatched, type Held, type Opened, type Placed, type Received, type Resolved } from "./evidence.ts";
+import {
+  advance,
+  type Asked,
+  type Authenticated,
+  type Compiled,
+  type Dispatched,
+  type Held,
+  type Opened,
+  type Placed,
+  type Received,
+  type Resolved,
+} from "./evidence.ts";
 import { compile, type CompiledRequest } from "./compile.ts";
 import { dispatch } from "./dispatch.ts";
 import { hold } from "./hold.ts";
@@ -24,7 +35,16 @@ import { ask } from "./ask.ts";
 
 declare const platform: Platform;
 
-export function skippingAStepDoesNotCompile(received: Received, authenticated: Authenticated, resolved: Resolved, asked: Asked, opened: Opened, placed: Placed, held: Held, caller: Caller) {
+export function skippingAStepDoesNotCompile(
+  received: Received,
+  authenticated: Authenticated,
+  resolved: Resolved,
+  asked: Asked,
+  opened: Opened,
+  placed: Placed,
+  held: Held,
+  caller: Caller,
+) {
   // @ts-expect-error a call without a principal has no tenant
   resolve(platform, received);
   // @ts-expect-error the body of a caller without a tenant is not read
@@ -72,7 +92,10 @@ export function replacingEvidenceDoesNotCompile(compiled: Compiled, other: Permi
 
 test("skipping, forging or replacing a step of the pipeline does not type-check", () => {
   const root = path.join(import.meta.dirname, "..", "..");
-  const { stdout, status } = spawnSync(path.join(root, "node_modules", ".bin", "tsc"), ["--noEmit", "--pretty", "false"], { cwd: root, encoding: "utf8" });
+  const { stdout, status } = spawnSync(path.join(root, "node_modules", ".bin", "tsc"), ["--noEmit", "--pretty", "false"], {
+    cwd: root,
+    encoding: "utf8",
+  });
   const here = stdout.split("\n").filter((line) => line.includes("evidence.test.ts"));
   assert.deepEqual(here, []);
   assert.notEqual(status, null, "tsc did not run");

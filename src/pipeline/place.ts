@@ -10,5 +10,6 @@ export type Slot = Brand<{ readonly deployment: Deployment; release(): void }, "
 export function place(platform: Platform, hop: Routed): Placed {
   const deployment = hop.route.candidates[0] as Deployment;
   platform.provider(deployment.provider).accept(hop.of.compiled, deployment);
-  return advance(hop, { slot: { deployment, release() {} } as Slot });
+  const slot = { deployment, release() {} } as Slot;
+  return advance(hop, { slot });
 }

@@ -10,6 +10,11 @@ export type Route = Brand<{ readonly model: Model; readonly candidates: readonly
 /** The model the key may call under that name, and its deployments in priority order. @throws Problem model_not_found */
 export function route(platform: Platform, hop: Hop): Routed {
   const model = platform.modelFor(hop.of.tenant, hop.of.principal, hop.of.compiled.model);
-  if (model.deployments.length === 0) throw new Problem("overloaded", { message: `The model '${model.name}' has no deployment. Ask your administrator to add one.`, retryAfterSeconds: 60 });
-  return advance(hop, { route: { model, candidates: model.deployments } as Route });
+  if (model.deployments.length === 0)
+    throw new Problem("overloaded", {
+      message: `The model '${model.name}' has no deployment. Ask your administrator to add one.`,
+      retryAfterSeconds: 60,
+    });
+  const route = { model, candidates: model.deployments } as Route;
+  return advance(hop, { route });
 }

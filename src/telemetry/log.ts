@@ -15,7 +15,19 @@ const FLUSH_INTERVAL_MS = 500;
 /** JSON lines on standard error, written in batches; `close` writes what is left. */
 export function createLog(level: pino.LevelWithSilent): Log & { close(): void } {
   const destination = pino.destination({ fd: 2, sync: false, minLength: BUFFERED_BYTES });
-  const logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime, serializers: { cause: (thrown) => describeError(thrown), error: (thrown) => describeError(thrown), err: (thrown) => describeError(thrown) } }, destination);
+  const logger = pino(
+    {
+      level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      serializers: {
+        cause: (thrown) => describeError(thrown),
+        error: (thrown) => describeError(thrown),
+        err: (thrown) => describeError(thrown),
+      },
+    },
+    destination,
+  );
   const timer = setInterval(() => destination.flush(), FLUSH_INTERVAL_MS);
   timer.unref();
   return {
@@ -40,5 +52,11 @@ const MAX_CAUSES = 8;
 function describeError(thrown: unknown, depth = 0): unknown {
   if (!(thrown instanceof Error)) return thrown;
   const { name, message, stack, cause } = thrown;
-  return { type: name, message, stack, code: "code" in thrown ? thrown.code : undefined, cause: depth < MAX_CAUSES ? describeError(cause, depth + 1) : undefined };
+  return {
+    type: name,
+    message,
+    stack,
+    code: "code" in thrown ? thrown.code : undefined,
+    cause: depth < MAX_CAUSES ? describeError(cause, depth + 1) : undefined,
+  };
 }

@@ -17,19 +17,49 @@ export function createMetrics() {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const registers = [registry];
-  const calls = new Counter({ name: "atrium_calls_total", help: "Calls by endpoint and how they ended.", labelNames: ["endpoint", "outcome", "status"], registers });
-  const duration = new Histogram({ name: "atrium_call_duration_seconds", help: "From the request's arrival to its last byte.", labelNames: ["endpoint"], buckets: LATENCY_SECONDS, registers });
-  const firstToken = new Histogram({ name: "atrium_first_token_seconds", help: "From dispatch to the first frame.", labelNames: ["provider"], buckets: LATENCY_SECONDS, registers });
+  const calls = new Counter({
+    name: "atrium_calls_total",
+    help: "Calls by endpoint and how they ended.",
+    labelNames: ["endpoint", "outcome", "status"],
+    registers,
+  });
+  const duration = new Histogram({
+    name: "atrium_call_duration_seconds",
+    help: "From the request's arrival to its last byte.",
+    labelNames: ["endpoint"],
+    buckets: LATENCY_SECONDS,
+    registers,
+  });
+  const firstToken = new Histogram({
+    name: "atrium_first_token_seconds",
+    help: "From dispatch to the first frame.",
+    labelNames: ["provider"],
+    buckets: LATENCY_SECONDS,
+    registers,
+  });
   const tokens = new Counter({ name: "atrium_tokens_total", help: "Tokens charged.", labelNames: ["provider", "direction"], registers });
-  const charge = new Counter({ name: "atrium_charge_usd_total", help: "Charged to tenants, USD (rounded; the ledger is exact).", labelNames: ["provider"], registers });
+  const charge = new Counter({
+    name: "atrium_charge_usd_total",
+    help: "Charged to tenants, USD (rounded; the ledger is exact).",
+    labelNames: ["provider"],
+    registers,
+  });
   // `labels()` builds and hashes a label set each time, so the children of each endpoint and provider are bound once.
   const endpoints = new Map<string, ReturnType<typeof bindEndpoint>>();
   const providers = new Map<string, ReturnType<typeof bindProvider>>();
   const bindEndpoint = (endpoint: string) => ({
     duration: duration.labels(endpoint),
-    ended: { answered: new Map(), truncated: new Map(), client_left: new Map(), problem: new Map() } satisfies Record<CallEvent["outcome"], Map<number, Child>>,
+    ended: { answered: new Map(), truncated: new Map(), client_left: new Map(), problem: new Map() } satisfies Record<
+      CallEvent["outcome"],
+      Map<number, Child>
+    >,
   });
-  const bindProvider = (provider: string) => ({ firstToken: firstToken.labels(provider), input: tokens.labels(provider, "input"), output: tokens.labels(provider, "output"), charge: charge.labels(provider) });
+  const bindProvider = (provider: string) => ({
+    firstToken: firstToken.labels(provider),
+    input: tokens.labels(provider, "input"),
+    output: tokens.labels(provider, "output"),
+    charge: charge.labels(provider),
+  });
   return {
     call(event: CallEvent): void {
       const endpoint = remembered(endpoints, event.endpoint, bindEndpoint);
@@ -56,7 +86,14 @@ export function createMetrics() {
   };
 
   function gauge(name: string, help: string, read: () => number): void {
-    new Gauge({ name, help, registers, collect() { this.set(read()); } });
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(read());
+      },
+    });
   }
 }
 

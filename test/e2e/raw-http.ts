@@ -59,7 +59,13 @@ export async function openConnection(url: string): Promise<RawConnection> {
 
 /** A POST of a chat completion as text. `headers` are added after the usual ones; `body` is sent as it is. */
 export function postOf(key: string, body: string, headers: Readonly<Record<string, string>> = {}, path = "/v1/chat/completions"): string {
-  const all = { host: "atrium", authorization: `Bearer ${key}`, "content-type": "application/json", "content-length": String(Buffer.byteLength(body)), ...headers };
+  const all = {
+    host: "atrium",
+    authorization: `Bearer ${key}`,
+    "content-type": "application/json",
+    "content-length": String(Buffer.byteLength(body)),
+    ...headers,
+  };
   return `${headOf("POST", path, all)}${body}`;
 }
 
@@ -73,7 +79,9 @@ function parseResponse(bytes: Buffer, over: boolean): { response: RawResponse; l
   const end = bytes.indexOf("\r\n\r\n");
   if (end === -1) return null;
   const [statusLine = "", ...lines] = bytes.toString("latin1", 0, end).split("\r\n");
-  const headers = Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf(":")).toLowerCase(), line.slice(line.indexOf(":") + 1).trim()]));
+  const headers = Object.fromEntries(
+    lines.map((line) => [line.slice(0, line.indexOf(":")).toLowerCase(), line.slice(line.indexOf(":") + 1).trim()]),
+  );
   const found = bodyOf(bytes.subarray(end + 4), headers, over);
   if (found === null) return null;
   const body = found.bytes.toString("utf8");
@@ -90,7 +98,7 @@ function bodyOf(bytes: Buffer, headers: Readonly<Record<string, string>>, over: 
 
 function chunkedBody(bytes: Buffer): { bytes: Buffer; length: number } | null {
   const parts: Buffer[] = [];
-  for (let at = 0; ; ) {
+  for (let at = 0; ;) {
     const lineEnd = bytes.indexOf("\r\n", at);
     if (lineEnd === -1) return null;
     const size = Number.parseInt(bytes.toString("latin1", at, lineEnd), 16);

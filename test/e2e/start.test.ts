@@ -215,6 +215,10 @@ test("what cannot start stops with one sentence that says what to write, quotes 
       { DATABASE_URL: "postgres://canary:canary@127.0.0.1:1/atrium" },
       /^DATABASE_URL is set and no master key is given: set ATRIUM_MASTER_KEY/m,
     ],
+    [
+      { DATABASE_URL: "postgres://canary:canary@127.0.0.1:1/atrium", ATRIUM_MASTER_KEY: "a7".repeat(32) },
+      /^The database is not available: .*127\.0\.0\.1:1/m,
+    ],
     [{ ATRIUM_DEMO_MODLE: "canary" }, /^ATRIUM_DEMO_MODLE is not a setting; did you mean ATRIUM_DEMO_MODEL\?$/m],
     [{ PORT: "canary" }, /^PORT must be a whole number from 0 to 65535/m],
   ];

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { PLATFORM_TENANT } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
 import { type Configuration, openConfiguration } from "../../../test/support/configuration.ts";
-import { withDatabases } from "../../../test/support/postgres.ts";
+import { silentLog, withDatabases } from "../../../test/support/postgres.ts";
 
 const SECRET = "sk-upstream-canary-0123456789";
 const credential = { params: { credential: "account" }, body: { provider: "vendor", api_key: SECRET } };
@@ -73,6 +73,43 @@ test("a sealed secret moved to another credential does not open, and the catalog
     assert.equal(configuration.snapshot.current.tenants.get(PLATFORM_TENANT)?.catalog.models.has("later"), false);
   }));
 
+test("a deployment that this version cannot serve is left out at a start, and holds back neither the platform's keys nor its other models", (t) =>
+  withDatabases(t, async (database, t) => {
+    const before = await openConfiguration(t, await database.open());
+    const admin = await before.admin();
+    await before.act(admin, "models.put", { params: { model: "chat" } });
+    for (const deployment of ["newer", "options", "main"])
+      await before.act(admin, "deployments.put", { params: { ...at, deployment }, body: { provider: "inside", upstream_model: "m" } });
+    await database.asSuperuser(async (client) => {
+      await client.query("UPDATE deployments SET provider = 'of-a-newer-version' WHERE position = 0");
+      await client.query(`UPDATE deployments SET options = '{"of_a_newer_version": 1}' WHERE position = 1`);
+    });
+    const faults: string[] = [];
+    const log = { ...silentLog, error: (fields: object) => void faults.push(JSON.stringify(fields)) };
+    const after = await openConfiguration(t, await database.open(), { log });
+    const models = after.snapshot.current.tenants.get(PLATFORM_TENANT)?.catalog.models;
+    assert.deepEqual(models?.get("chat")?.deployments.map((deployment) => deployment.name), ["main"]);
+    assert.equal(faults.length, 2, "each is said");
+    await after.act(await after.admin(), "models.put", { params: { model: "other" } });
+  }));
+
+test("a grant names the model that bears the name now, also where another process has made it anew", (t) =>
+  withDatabases(t, async (database, t) => {
+    const one = await openConfiguration(t, await database.open());
+    const other = await openConfiguration(t, await database.open(), { pollMs: 3_600_000 });
+    const admin = await one.admin();
+    await one.act(admin, "tenants.put", { params: { tenant: "acme" } });
+    await one.act(admin, "models.put", { params: { model: "chat" } });
+    await other.snapshot.refresh();
+    await database.asSuperuser((client) =>
+      client.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"),
+    );
+    await one.act(admin, "models.delete", { params: { model: "chat" } });
+    const remade = await one.act(admin, "models.put", { params: { model: "chat" } });
+    const grant = await other.act(admin, "grants.put", { params: { tenant: "acme", model: "chat" } });
+    assert.equal(grant.body["id"], remade.body["id"]);
+  }));
+
 test("credentials and deployments that could not work are refused by field", (t) =>
   withDatabases(t, async (database, t) => {
     const { act, ...configuration } = await openConfiguration(t, await database.open());
@@ -84,6 +121,8 @@ test("credentials and deployments that could not work are refused by field", (t)
       [{ provider: "vendor" }, "api_key"],
       [{ provider: "engine" }, "base_url"],
       [{ provider: "vendor", api_key: "k", base_url: "ftp://a" }, "base_url"],
+      [{ provider: "vendor", api_key: "sk-from-a-file\n" }, "api_key"],
+      [{ provider: "vendor", api_key: "sk-\u2014" }, "api_key"],
     ];
     for (const [body, param] of credentialCases)
       await assert.rejects(act(admin, "credentials.put", { params: { credential: "x" }, body }), problem("invalid_request", param));

@@ -173,8 +173,18 @@ function secretOf(provider: ProviderFacts, fields: CredentialFields): string | n
       });
     }
   }
-  return provider.secretField === null ? undefined : fields.secrets[provider.secretField];
+  if (provider.secretField === null) return undefined;
+  const secret = fields.secrets[provider.secretField];
+  if (typeof secret === "string" && !HEADER_TEXT.test(secret)) {
+    throw new Problem("invalid_request", {
+      param: provider.secretField,
+      message: `'${provider.secretField}' must be visible ASCII characters, without spaces or line ends: it travels in a header.`,
+    });
+  }
+  return secret;
 }
+
+const HEADER_TEXT = /^[\x21-\x7e]+$/;
 
 function sealSecret(keyring: TenantKeyring, id: CredentialId, secret: string | null): Buffer | null {
   return secret === null ? null : keyring.seal(secret, { table: "credentials", column: "secret_sealed", row: id });

@@ -30,10 +30,11 @@ export function providerNamed(needs: CatalogVerbsNeeds, id: string | undefined):
   throw new Problem("invalid_request", { param: "provider", message: `'provider' must be one of ${known.join(", ")}.` });
 }
 
-/** The platform's live model of this name or id, also one that another process has just made. */
+/**
+ * The platform's live model of this name or id, as the database has it now: another process may have made it, or made it
+ * anew, a moment ago. A name that is known takes the same time as one that is not: a tenant may ask, and learns nothing by it.
+ */
 export async function platformModel(needs: CatalogVerbsNeeds, nameOrId: string): Promise<Model | undefined> {
-  const known = platformModelKnown(needs, nameOrId);
-  if (known !== undefined) return known;
   await needs.refresh();
   return platformModelKnown(needs, nameOrId);
 }

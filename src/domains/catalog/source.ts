@@ -2,7 +2,7 @@ import { z } from "zod";
 import { BOUNDS } from "../../kernel/bounds.ts";
 import type { CredentialId, DeploymentId, ModelId, TenantId } from "../../kernel/ids.ts";
 import type { TenantKeyring } from "../../storage/secrets/index.ts";
-import { groupByTenant, openName, type Source } from "../../storage/snapshot/index.ts";
+import { groupByTenant, openName, type Present, type Source } from "../../storage/snapshot/index.ts";
 import { type ProviderFacts, parseOptions } from "./decide.ts";
 import type { CatalogPart, Credential, Deployment, DeploymentOptions, Model, Price } from "./model.ts";
 import { type CatalogRows, type CredentialRow, type DeploymentRow, type ModelRow, priceOf, readCatalog } from "./store.ts";
@@ -34,21 +34,22 @@ export function createCatalogSource({ providers }: CatalogSourceNeeds): Source<C
         ]),
       );
     },
-    build: (tenant, rows, keyring) => ({
-      models: rows === undefined ? new Map() : buildModels(tenant, rows, keyring, providers),
+    build: (tenant, rows, keyring, present) => ({
+      models: rows === undefined ? new Map() : buildModels(tenant, rows, keyring, providers, present),
       grants: new Set(rows?.grants.map((grant) => grant.model_id)),
     }),
   };
 }
 
+/** A deployment that cannot be built stays as it was, or is left out where it was not: its model and all others go on. */
 function buildModels(
   owner: TenantId,
   rows: CatalogRows,
   keyring: TenantKeyring,
   providers: CatalogSourceNeeds["providers"],
+  present: Present<CatalogPart>,
 ): Map<string, Model> {
-  const credentials = new Map(rows.credentials.map((row): [CredentialId, Credential] => [row.id, openCredential(keyring, row)]));
-  const prices = new Map(rows.prices.map((row): [DeploymentId, Price] => [row.deployment_id, priceOf(row)]));
+  const partsOf = partsFinder(rows, keyring, providers);
   const byModel = new Map<ModelId, Deployment[]>();
   const models = rows.models.map((row) => {
     const deployments: Deployment[] = [];
@@ -58,15 +59,40 @@ function buildModels(
   const modelById = new Map(models.map((model) => [model.id, model]));
   for (const row of rows.deployments) {
     const model = modelById.get(row.model_id);
-    const price = prices.get(row.id);
-    const credential = row.credential_id === null ? null : credentials.get(row.credential_id);
-    const provider = providers.get(row.provider);
-    if (model === undefined || price === undefined || credential === undefined || provider === undefined) {
-      throw new Error(`deployment ${row.id} lacks its model, price, credential or provider`);
+    if (model === undefined) throw new Error(`deployment ${row.id} lacks its model`);
+    try {
+      byModel.get(model.id)?.push(deploymentOf(keyring, row, { model, ...partsOf(row) }));
+    } catch (error) {
+      present.onFault(`deployment ${row.id}`, error);
+      const last = present.part?.models.get(model.name)?.deployments.find((deployment) => deployment.id === row.id);
+      if (last !== undefined) byModel.get(model.id)?.push({ ...last, model });
     }
-    byModel.get(row.model_id)?.push(deploymentOf(keyring, row, { model, price, credential, provider }));
   }
   return new Map(models.map((model) => [model.name, model]));
+}
+
+/** Finds what a deployment is made of beside its own row. Throws where a piece is missing, or its credential does not open. */
+function partsFinder(
+  rows: CatalogRows,
+  keyring: TenantKeyring,
+  providers: CatalogSourceNeeds["providers"],
+): (row: DeploymentRow) => Omit<DeploymentParts, "model"> {
+  const prices = new Map(rows.prices.map((row): [DeploymentId, Price] => [row.deployment_id, priceOf(row)]));
+  const sealed = new Map(rows.credentials.map((row): [CredentialId, CredentialRow] => [row.id, row]));
+  const opened = new Map<CredentialId, Credential>();
+  const credentialOf = (id: CredentialId): Credential | undefined => {
+    const row = sealed.get(id);
+    if (row !== undefined && !opened.has(id)) opened.set(id, openCredential(keyring, row));
+    return opened.get(id);
+  };
+  return (row) => {
+    const price = prices.get(row.id);
+    const credential = row.credential_id === null ? null : credentialOf(row.credential_id);
+    const provider = providers.get(row.provider);
+    if (price === undefined || credential === undefined || provider === undefined)
+      throw new Error(`deployment ${row.id} lacks its price, credential or provider`);
+    return { price, credential, provider };
+  };
 }
 
 function openCredential(keyring: TenantKeyring, row: CredentialRow): Credential {

@@ -52,7 +52,6 @@ function makeKey(fields: Partial<KeyRecord> = {}): { key: string; record: KeyRec
     id,
     tenant: TENANT,
     project: null,
-    name: "k",
     hash: hashKey(PEPPER, key),
     permissions: new Set(),
     models: null,

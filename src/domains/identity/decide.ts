@@ -53,7 +53,7 @@ export type KeyDecision =
   | { readonly kind: "granted" }
   | { readonly kind: "unknown_name"; readonly name: string }
   | { readonly kind: "wrong_place"; readonly permission: Permission }
-  | { readonly kind: "beyond_creator"; readonly what: "permissions" | "models" | "expires_at"; readonly detail: string };
+  | { readonly kind: "beyond_creator"; readonly what: "permissions" | "models" | "expires_at"; readonly bound: string };
 
 /** What a key may hold is never more than what its creator holds: rights, models and time. */
 export function decideKey(creator: Authority, request: KeyRequest): KeyDecision {
@@ -63,11 +63,11 @@ export function decideKey(creator: Authority, request: KeyRequest): KeyDecision 
   const misplaced = wanted.find((permission) => !fitsPlace(permission, request.place));
   if (misplaced !== undefined) return { kind: "wrong_place", permission: misplaced };
   const beyond = wanted.find((permission) => !mayHandOn(creator, permission));
-  if (beyond !== undefined) return { kind: "beyond_creator", what: "permissions", detail: beyond };
+  if (beyond !== undefined) return { kind: "beyond_creator", what: "permissions", bound: `it lacks '${beyond}'` };
   if (!modelsWithin(creator.models, request.models))
-    return { kind: "beyond_creator", what: "models", detail: [...(creator.models ?? [])].join(", ") };
+    return { kind: "beyond_creator", what: "models", bound: `'models' must be among ${[...(creator.models ?? [])].join(", ")}` };
   if (!endsWithin(creator.expiresAt, request.expiresAt))
-    return { kind: "beyond_creator", what: "expires_at", detail: String(creator.expiresAt) };
+    return { kind: "beyond_creator", what: "expires_at", bound: `'expires_at' must be at most ${Math.floor((creator.expiresAt ?? 0) / 1000)}` };
   return { kind: "granted" };
 }
 

@@ -111,8 +111,26 @@ test("a key is never more than its creator: not made, and not taken over by rota
     );
     await assert.rejects(
       act(brief, "tenant_keys.create", { params: tenant, body: { permissions: ["keys:read"], expires_at: null } }),
-      problem("permission_denied"),
+      (error) => problem("permission_denied")(error) && String(error).includes(`'expires_at' must be at most ${child.body["expires_at"]}.`),
     );
+  }));
+
+test("a key whose name is damaged keeps no other key alive: a revoked one stops", (t) =>
+  withDatabases(t, async (database, t) => {
+    const configuration = await openConfiguration(t, await database.open());
+    const { act, principal } = configuration;
+    const admin = await configuration.admin();
+    await act(admin, "tenants.put", { params: tenant });
+    const [damaged, revoked] = [
+      (await act(admin, "tenant_keys.create", { params: tenant, body: {} })).body,
+      (await act(admin, "tenant_keys.create", { params: tenant, body: {} })).body,
+    ];
+    await database.asSuperuser((client) =>
+      client.query("UPDATE api_keys SET name_sealed = set_byte(name_sealed, 33, get_byte(name_sealed, 33) # 1) WHERE id = $1", [damaged["id"]]),
+    );
+    await act(admin, "tenant_keys.delete", { params: { ...tenant, id: String(revoked["id"]) } });
+    await assert.rejects(principal(revoked["key"]), problem("invalid_api_key"));
+    assert.equal((await principal(damaged["key"])).id, damaged["id"]);
   }));
 
 test("one tenant's keys are not there for another, by any verb", (t) =>

@@ -8,7 +8,6 @@ export interface KeyRecord {
   readonly tenant: TenantId;
   /** Null for keys above projects: tenant admins', and the platform's. */
   readonly project: ProjectId | null;
-  readonly name: string;
   /** HMAC-SHA256 of the whole key under the server's pepper. */
   readonly hash: Buffer;
   readonly permissions: ReadonlySet<Permission>;

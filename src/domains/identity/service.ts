@@ -212,7 +212,7 @@ function refuse(decision: KeyDecision, request: KeyRequest): void {
     case "beyond_creator":
       throw new Problem("permission_denied", {
         param: decision.what,
-        message: `A key cannot hold more than its creator: '${decision.what}' must stay within ${decision.detail}.`,
+        message: `A key cannot hold more than its creator: ${decision.bound}.`,
       });
     default:
       return decision satisfies never;

@@ -1,6 +1,5 @@
 import type { KeyId, TenantId } from "../../kernel/ids.ts";
-import type { TenantKeyring } from "../../storage/secrets/index.ts";
-import { groupByTenant, openName, type Source } from "../../storage/snapshot/index.ts";
+import { groupByTenant, type Source } from "../../storage/snapshot/index.ts";
 import { permissionsInPlace, placeOf } from "./decide.ts";
 import type { IdentityPart, KeyRecord } from "./model.ts";
 import { type KeyRow, readLiveKeys } from "./store.ts";
@@ -8,17 +7,16 @@ import { type KeyRow, readLiveKeys } from "./store.ts";
 /** This domain's share of the configuration snapshot: each tenant's live keys. */
 export const identitySource: Source<readonly KeyRow[], IdentityPart> = {
   read: async (tx, tenants) => groupByTenant(await readLiveKeys(tx, tenants)),
-  build(tenant, rows = [], keyring) {
-    return { keys: new Map(rows.map((row): [KeyId, KeyRecord] => [row.id, recordOf(tenant, row, keyring)])) };
+  build(tenant, rows = []) {
+    return { keys: new Map(rows.map((row): [KeyId, KeyRecord] => [row.id, recordOf(tenant, row)])) };
   },
 };
 
-function recordOf(tenant: TenantId, row: KeyRow, keyring: TenantKeyring): KeyRecord {
+function recordOf(tenant: TenantId, row: KeyRow): KeyRecord {
   return {
     id: row.id,
     tenant,
     project: row.project_id,
-    name: openName(keyring, "api_keys", row),
     hash: row.hash,
     permissions: permissionsInPlace(row.permissions, placeOf(tenant, row.project_id)),
     models: row.models === null ? null : new Set(row.models),

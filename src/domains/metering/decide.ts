@@ -3,6 +3,7 @@ import {
   INPUT_CLASSES,
   NO_TOKENS,
   OUTPUT_CLASSES,
+  outputTokens,
   TOKEN_CLASSES,
   type TokenBound,
   type TokenClass,
@@ -116,6 +117,14 @@ export interface Passed {
 export function countUsage(passed: Passed, bound: TokenBound): Usage {
   const output = Math.max(passed.outputFrames, Math.ceil(passed.outputBytes / BYTES_PER_TOKEN));
   return counted(estimatedInput(bound), Math.min(output, passed.outputBytes, bound.output));
+}
+
+/** A usage that was reported before the answer broke off, and what passed since the report: some providers report as they write. */
+export function countSince(reported: Usage, since: Passed, bound: TokenBound): Usage {
+  const room = Math.max(0, bound.output - outputTokens(reported.tokens));
+  const more = Math.min(countUsage(since, bound).tokens.output, room);
+  if (more === 0) return reported;
+  return { tokens: { ...reported.tokens, output: reported.tokens.output + more }, source: "counted" };
 }
 
 /**

@@ -42,6 +42,14 @@ test("a hold is granted only once its ADMIT is durable, and the ADMIT says all t
   });
 });
 
+test("a bound that no record can carry is refused before anything is journalled: an ADMIT that does not decode would stop every reader", async () => {
+  const { journal, needs } = world();
+  for (const output of [Number.MAX_SAFE_INTEGER + 1, Number.POSITIVE_INFINITY, 0.5, -1]) {
+    await assert.rejects(hold(factsOf({ bound: { input: 1, output, certainty: "proof" } }), PRICE, needs), /no record can carry/);
+  }
+  assert.equal(journal.pending, 0);
+});
+
 test("a journal that refuses is the problem 'overloaded' with a time to retry, and nothing is dispatched", async () => {
   const { journal, needs } = world();
   journal.fail();

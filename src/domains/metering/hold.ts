@@ -21,8 +21,8 @@ export interface HoldNeeds {
  * Rejects with the problem `overloaded` when the journal cannot keep it. `facts.attempt` is new.
  */
 export function hold(facts: AttemptFacts, price: Price, needs: HoldNeeds): Promise<Hold> {
-  const held = new Held(facts, price, needs.clock.monotonic(), needs.speeds.of(facts.deployment));
   return new Promise((resolve, reject) => {
+    const held = new Held(facts, price, needs.clock.monotonic(), needs.speeds.of(facts.deployment));
     let sequence: number;
     try {
       sequence = needs.journal.append(RECORD.admit, facts.attempt, encodeAdmission(held.admission()));
@@ -63,6 +63,8 @@ export class Held {
   settled = false;
 
   constructor(facts: AttemptFacts, price: Price, heldAt: number, tokensPerSecond: number) {
+    // An ADMIT that does not decode stops every reader of the journal, so a bug must not get as far as writing one.
+    if (!isCount(facts.bound.input) || !isCount(facts.bound.output)) throw new Error("a token bound that no record can carry");
     this.facts = facts;
     this.price = price;
     this.worstCase = worstCase(facts.bound, price);
@@ -74,6 +76,10 @@ export class Held {
     const { facts, worstCase, price, tokensPerSecond } = this;
     return { facts, worstCase, inputRate: rateOf("input_uncached", price), outputRate: rateOf("output", price), tokensPerSecond };
   }
+}
+
+function isCount(tokens: number): boolean {
+  return Number.isSafeInteger(tokens) && tokens >= 0;
 }
 
 /** A hold is a Held because only `hold` mints one; anything else is a bug. */

@@ -275,6 +275,43 @@ test("the usage that the provider reported is charged as it is, with the model i
   );
 });
 
+test("an answer that breaks off after an early usage report is charged the report and what came since", async () => {
+  const attempt = new Attempt();
+  await attempt.begin();
+  attempt.pipe();
+  attempt.journal.commit();
+  attempt.upstream.emit([deltaFrame("one", 1), usageFrame(7, 1)]);
+  for (let token = 0; token < 500; token++) attempt.upstream.emit([deltaFrame(" t", 1)]);
+  attempt.leave();
+  attempt.journal.commit();
+  const { settlement } = await attempt.metered.settled;
+  assert.deepEqual(settlement.usage, { tokens: { ...NO_TOKENS, input_uncached: 7, output: 501 }, source: "counted" });
+  assert.equal(settlement.estimated, true);
+});
+
+test("a usage report that nothing followed is charged as it is, also when the answer then breaks off", async () => {
+  const attempt = new Attempt();
+  await attempt.begin();
+  attempt.pipe();
+  attempt.journal.commit();
+  attempt.upstream.emit([deltaFrame("one", 1), usageFrame(7, 3)]);
+  attempt.leave();
+  attempt.journal.commit();
+  const { settlement } = await attempt.metered.settled;
+  assert.deepEqual([settlement.usage.source, settlement.usage.tokens.output, settlement.estimated], ["reported", 3, false]);
+});
+
+test("an upstream that does not name its model is recorded as the one that was asked for", async () => {
+  const attempt = new Attempt();
+  const facts = factsOf({ stream: false });
+  const held = hold(facts, PRICE, attempt.needs());
+  attempt.journal.commit();
+  const metering = meter(whole([{ type: "response-start", id: "", model: "", createdSeconds: 0 }, { type: "response-end" }]), await held, attempt);
+  attempt.journal.commit();
+  const { settlement } = await (await metering).settled;
+  assert.equal(settlement.modelServed, facts.upstreamModel);
+});
+
 test("a whole body is handed on only once its SETTLE is durable, and not at all when it cannot be", async () => {
   const events = [{ type: "text-delta", choice: 0, text: "four words of text" }, { type: "response-end" }] as const;
   for (const failing of [false, true]) {

@@ -39,7 +39,7 @@ export interface MoneyAlarms {
 export interface Outcome {
   readonly status: AttemptStatus;
   readonly usage: Usage;
-  /** As the upstream said it; null where it did not. */
+  /** As the upstream said it; null or empty where it did not. */
   readonly modelServed: string | null;
   readonly firstTokenMs: number | null;
 }
@@ -115,7 +115,7 @@ export class Settler {
       charge,
       estimated,
       dispatchUnknown: false,
-      modelServed: (modelServed ?? facts.upstreamModel).slice(0, MODEL_SERVED_LENGTH),
+      modelServed: (modelServed || facts.upstreamModel).slice(0, MODEL_SERVED_LENGTH),
       latencyMs,
       firstTokenMs,
     };

@@ -5,7 +5,7 @@ import type { TenantId } from "../../kernel/ids.ts";
 import type { Database } from "../../storage/database/index.ts";
 import { RECORD } from "../../storage/journal/index.ts";
 import { type TestDatabase, withDatabases } from "../../../test/support/postgres.ts";
-import { encodeMark, encodeSettlement } from "./records.ts";
+import { encodeAdmission, encodeMark, encodeSettlement } from "./records.ts";
 import { factsOf, newId, PRICE } from "./testing/facts.ts";
 import { meteringOn, openTestJournal, temporaryDirectory, TestKeyrings } from "./testing/world.ts";
 
@@ -229,6 +229,23 @@ test("a model's name that PostgreSQL's text cannot hold does not stop the rows b
     await metering.recover();
     const hold = await metering.hold(factsOf({ upstreamModel: "nul\0, half \ud800, quote \" \\ '" }), PRICE);
     await metering.settleFailed(hold, { kind: "connect" });
+    await metering.call();
+    await metering.flush();
+    assert.equal((await sums(database)).rows, 2);
+    await metering.close();
+    await journal.close();
+  }));
+
+test("a wall clock that leapt by years while an attempt was in flight does not stop the rows behind it", (t) =>
+  withDatabases(t, async (database, t) => {
+    const directory = await temporaryDirectory(t);
+    const first = await openTestJournal(directory);
+    const facts = factsOf({ startedAt: 0 });
+    first.append(RECORD.admit, facts.attempt, encodeAdmission({ facts, worstCase: 0n, inputRate: 0n, outputRate: 0n, tokensPerSecond: 1 }));
+    await first.close();
+    const journal = await openTestJournal(directory);
+    const metering = meteringOn(journal, await database.open(), new TestKeyrings());
+    assert.equal(await metering.recover(), 1);
     await metering.call();
     await metering.flush();
     assert.equal((await sums(database)).rows, 2);

@@ -78,13 +78,16 @@ export function usageRow(
     estimated: settlement.estimated,
     dispatch_unknown: settlement.dispatchUnknown,
     status: settlement.status,
-    latency_ms: settlement.latencyMs,
-    first_token_ms: settlement.firstTokenMs,
+    latency_ms: Math.min(settlement.latencyMs, LONGEST_MS),
+    first_token_ms: settlement.firstTokenMs === null ? null : Math.min(settlement.firstTokenMs, LONGEST_MS),
     started_at: new Date(facts.startedAt).toISOString(),
     journal_id: journal,
     journal_sequence: sequence,
   };
 }
+
+/** What an `integer` holds, 24.8 days: a wall clock set forward while an attempt was in flight makes it look longer. */
+const LONGEST_MS = 2 ** 31 - 1;
 
 /** What strangers wrote, as PostgreSQL's text can hold it: one row that it refuses would hold up all. */
 function storable(text: string): string {

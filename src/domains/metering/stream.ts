@@ -4,7 +4,7 @@ import type { Problem } from "../../kernel/problem.ts";
 import type { Usage } from "../../kernel/tokens.ts";
 import { type Journal, type JournalFault, RECORD } from "../../storage/journal/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
-import { countUsage, FIRST_MARK_STEP, LARGEST_MARK_STEP, nextMark } from "./decide.ts";
+import { countSince, countUsage, FIRST_MARK_STEP, LARGEST_MARK_STEP, nextMark } from "./decide.ts";
 import { type Held, overloaded } from "./hold.ts";
 import type { AttemptStatus, Settlement } from "./model.ts";
 import { Tally } from "./passed.ts";
@@ -34,7 +34,10 @@ export class MeteredStream implements FrameStream, FrameSink {
   #sink: FrameSink | null = null;
   #piped = false;
   readonly #tally = new Tally();
+  /** The last usage that the upstream reported, and the tally when it did. */
   #usage: Usage | null = null;
+  #usageFrames = 0;
+  #usageBytes = 0;
   #modelServed: string | null = null;
   #firstTokenMs: number | null = null;
 
@@ -131,11 +134,26 @@ export class MeteredStream implements FrameStream, FrameSink {
     let whole = false;
     this.#modelServed ??= this.#held.facts.upstreamModel;
     for (const event of frame.events()) {
-      if (event.type === "usage") this.#usage = event.usage;
+      if (event.type === "usage") this.#report(event.usage);
       else if (event.type === "response-start") this.#modelServed = event.model;
       else if (event.type === "response-end") whole = true;
     }
     return whole;
+  }
+
+  #report(usage: Usage): void {
+    this.#usage = usage;
+    this.#usageFrames = this.#tally.outputFrames;
+    this.#usageBytes = this.#tally.outputBytes;
+  }
+
+  /** What was reported; of an answer that broke off, with what came since. */
+  #used(status: AttemptStatus): Usage {
+    const { outputFrames, outputBytes } = this.#tally;
+    const { bound } = this.#held.facts;
+    if (this.#usage === null) return countUsage(this.#tally, bound);
+    if (status === "completed") return this.#usage;
+    return countSince(this.#usage, { outputFrames: outputFrames - this.#usageFrames, outputBytes: outputBytes - this.#usageBytes }, bound);
   }
 
   #take(frames: readonly Frame[]): void {
@@ -198,8 +216,7 @@ export class MeteredStream implements FrameStream, FrameSink {
   #settle(status: AttemptStatus): void {
     if (this.#settling) return;
     this.#settling = true;
-    const usage = this.#usage ?? countUsage(this.#tally, this.#held.facts.bound);
-    const outcome = { status, usage, modelServed: this.#modelServed, firstTokenMs: this.#firstTokenMs };
+    const outcome = { status, usage: this.#used(status), modelServed: this.#modelServed, firstTokenMs: this.#firstTokenMs };
     this.#settlement = this.#needs.settler.settle(this.#held, outcome, (fault) => this.#onSettleAnswered(fault));
     this.#endIfDone();
   }

@@ -29,6 +29,7 @@ import {
   archiveTenant,
   findProject,
   findProjectForUpdate,
+  findProjectToUse,
   findTenantForUpdate,
   insertProject,
   insertTenant,
@@ -118,8 +119,8 @@ export interface ProjectVerbs {
   list(tx: TenantTransaction, allowed: Allowed<"projects:read">, page: ListQuery): Promise<Page<ProjectView>>;
   archive(tx: TenantTransaction, allowed: Allowed<"projects:write">, nameOrId: string, ifMatch: number | null): Promise<ProjectView>;
   /**
-   * The live project of this name or id. Throws not_found. Takes no lock: archiving waits for the transaction of a key that is
-   * being made and revokes it, and a key made just after belongs to a project that `resolve` does not find.
+   * The live project of this name or id, which lives on until the transaction ends: archiving waits for a key that is being
+   * made, and revokes it. Throws not_found.
    */
   idOf(tx: TenantTransaction, nameOrId: string): Promise<ProjectId>;
 }
@@ -251,7 +252,7 @@ export function createProjectVerbs(needs: TenantVerbsNeeds): ProjectVerbs {
     },
 
     async idOf(tx, nameOrId) {
-      return existing(await findProject(tx, at(tx, nameOrId))).id;
+      return existing(await findProjectToUse(tx, at(tx, nameOrId))).id;
     },
   };
 }

@@ -37,6 +37,11 @@ export function findProject(tx: TenantTransaction, address: Address<ProjectId>):
   return projectAt(tx, address).executeTakeFirst();
 }
 
+/** Kept from being archived until the transaction ends. */
+export function findProjectToUse(tx: TenantTransaction, address: Address<ProjectId>): Promise<ProjectRow | undefined> {
+  return projectAt(tx, address).forKeyShare().executeTakeFirst();
+}
+
 export function findProjectForUpdate(tx: TenantTransaction, address: Address<ProjectId>): Promise<ProjectRow | undefined> {
   return projectAt(tx, address).forUpdate().executeTakeFirst();
 }

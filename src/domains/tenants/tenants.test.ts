@@ -136,6 +136,20 @@ test("archiving a project revokes its keys in the same transaction", (t) =>
     await assert.rejects(configuration.principal(key), problem("invalid_api_key"));
   }));
 
+test("a key made while its project is being archived is refused, or ends with it", (t) =>
+  withDatabases(t, async (database, t) => {
+    const { act, snapshot, ...configuration } = await openConfiguration(t, await database.open());
+    const admin = await configuration.admin();
+    await act(admin, "tenants.put", { params: acme });
+    for (let round = 0; round < 10; round += 1) {
+      const params = { ...acme, project: `shop-${round}` };
+      await act(admin, "projects.put", { params });
+      await Promise.allSettled([act(admin, "projects.delete", { params }), act(admin, "project_keys.create", { params })]);
+      const live = [...snapshot.current.tenants.values()].flatMap((parts) => [...parts.identity.keys.values()]);
+      assert.deepEqual(live.filter((key) => key.project !== null), [], "a live key that no route can name any more");
+    }
+  }));
+
 test("a tenant's names are nowhere in the database but sealed with its own key", (t) =>
   withDatabases(t, async (database, t) => {
     const { act, ...configuration } = await openConfiguration(t, await database.open());

@@ -61,7 +61,7 @@ export async function guarded<T>(work: () => Promise<T>): Promise<T> {
     return await work();
   } catch (error) {
     if (!isConnectionFailure(error)) throw error;
-    throw new DatabaseUnavailable("the database is not available", { cause: error });
+    throw new DatabaseUnavailable(`The database is not available: ${(error as Error).message}`, { cause: error });
   }
 }
 

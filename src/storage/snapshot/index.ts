@@ -7,7 +7,7 @@ import { makeTenantKey, openKeyring, readTenantKeys, type TenantKeysNeeds, type 
 
 export { makeTenantKey } from "./tenant-keys.ts";
 export * from "./resource.ts";
-export { groupByTenant, ofTenants, type Source, type TenantParts } from "./source.ts";
+export { groupByTenant, ofTenants, type Present, type Source, type TenantParts } from "./source.ts";
 
 /** The configuration at one version. A call takes one and keeps it. */
 export interface Snapshot<Parts> {
@@ -190,7 +190,8 @@ function buildParts<S extends Sources>(
   const parts: Record<string, unknown> = { keyring };
   for (const [name, source] of Object.entries(needs.sources)) {
     try {
-      parts[name] = source.build(id, rows.get(name)?.get(id), keyring);
+      const present = { part: before?.[name], onFault: (piece: string, error: unknown) => onFault(`${name}: ${piece}`, error) };
+      parts[name] = source.build(id, rows.get(name)?.get(id), keyring, present);
     } catch (error) {
       onFault(name, error);
       if (before === undefined) return undefined;

@@ -7,8 +7,16 @@ import type { TenantKeyring } from "../secrets/index.ts";
 export interface Source<Rows, Part> {
   /** The rows of the tenants named (at most `READ_CHUNK`), in a fixed number of queries; a tenant without any may be absent. */
   read(tx: SystemTransaction, tenants: readonly TenantId[]): Promise<ReadonlyMap<TenantId, Rows>>;
-  /** Pure. Throws where the rows do not make a part: the tenant then keeps what it had. */
-  build(tenant: TenantId, rows: Rows | undefined, keyring: TenantKeyring): Part;
+  /** Pure but for `present.onFault`. Throws where the rows do not make a part: the tenant then keeps what it had. */
+  build(tenant: TenantId, rows: Rows | undefined, keyring: TenantKeyring, present: Present<Part>): Part;
+}
+
+/** What a part is built beside. */
+export interface Present<Part> {
+  /** The part in force; undefined where there is none yet. */
+  readonly part: Part | undefined;
+  /** Says which piece of the part could not be built, where the rest can do without it. */
+  onFault(piece: string, error: unknown): void;
 }
 
 export type Sources = Readonly<Record<string, Source<unknown, unknown>>>;

@@ -83,6 +83,7 @@ test("a bad body is refused as the catalogue says, naming the field", async () =
     [{ display_name: 1 }, 400, "invalid_request", "display_name"],
     [{ nonsense: 1 }, 400, "invalid_request", "nonsense"],
     ['{"__proto__":{}}', 400, "invalid_request", "__proto__"],
+    ['{"display_name":{"__proto__":1}}', 400, "invalid_request", "display_name.__proto__"],
     ["{", 400, "invalid_json", null],
     ["[]", 400, "invalid_request", null],
     ["null", 400, "invalid_request", null],

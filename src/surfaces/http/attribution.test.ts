@@ -17,10 +17,30 @@ test("no header says nothing", () => {
 });
 
 test("our own headers beat another gateway's, whose users keep their code", () => {
-  assert.deepEqual(attributionOf({ "x-portkey-metadata": '{"_user":"p","team":"search","run":42,"dry":true}', "x-atrium-user": "ours" }), { feature: null, user: "ours", session: null, tags: { team: "search", run: "42", dry: "true" } });
-  assert.deepEqual(attributionOf({ "cf-aig-metadata": '{"feature":"chat","user":"c"}' }), { feature: "chat", user: "c", session: null, tags: {} });
-  assert.deepEqual(attributionOf({ "helicone-property-session": "s", "helicone-property-team": "t" }), { feature: null, user: null, session: "s", tags: { team: "t" } });
-  assert.deepEqual(attributionOf({ "x-portkey-metadata": '{"team":"theirs"}', "x-atrium-tags": "team=ours, note=a=b , empty=" }), { feature: null, user: null, session: null, tags: { team: "ours", note: "a=b", empty: "" } });
+  assert.deepEqual(attributionOf({ "x-portkey-metadata": '{"_user":"p","team":"search","run":42,"dry":true}', "x-atrium-user": "ours" }), {
+    feature: null,
+    user: "ours",
+    session: null,
+    tags: { team: "search", run: "42", dry: "true" },
+  });
+  assert.deepEqual(attributionOf({ "cf-aig-metadata": '{"feature":"chat","user":"c"}' }), {
+    feature: "chat",
+    user: "c",
+    session: null,
+    tags: {},
+  });
+  assert.deepEqual(attributionOf({ "helicone-property-session": "s", "helicone-property-team": "t" }), {
+    feature: null,
+    user: null,
+    session: "s",
+    tags: { team: "t" },
+  });
+  assert.deepEqual(attributionOf({ "x-portkey-metadata": '{"team":"theirs"}', "x-atrium-tags": "team=ours, note=a=b , empty=" }), {
+    feature: null,
+    user: null,
+    session: null,
+    tags: { team: "ours", note: "a=b", empty: "" },
+  });
 });
 
 test("a header that is empty says nothing, and what another gateway said stands", () => {
@@ -41,13 +61,34 @@ test("what is too long, too many or no list of tags is refused with the header n
 
 test("a tag named after a property of objects is a tag like any other", () => {
   const { tags } = attributionOf({ "x-atrium-tags": "__proto__=a,constructor=b,toString=c" });
-  assert.deepEqual(Object.entries(tags), [["__proto__", "a"], ["constructor", "b"], ["toString", "c"]]);
+  assert.deepEqual(Object.entries(tags), [
+    ["__proto__", "a"],
+    ["constructor", "b"],
+    ["toString", "c"],
+  ]);
   assert.equal(Object.getPrototypeOf(tags), Object.prototype);
 });
 
 test("whatever the headers hold: a bounded attribution, or a problem that names one of them", () => {
-  const names = ["x-atrium-feature", "x-atrium-user", "x-atrium-session", "x-atrium-tags", "x-portkey-metadata", "cf-aig-metadata", "helicone-property-x"];
-  const value = fc.oneof(fc.string({ maxLength: 400 }), fc.json(), fc.array(fc.string().map((each) => `${each}=1`), { maxLength: 30 }).map((pairs) => pairs.join()));
+  const names = [
+    "x-atrium-feature",
+    "x-atrium-user",
+    "x-atrium-session",
+    "x-atrium-tags",
+    "x-portkey-metadata",
+    "cf-aig-metadata",
+    "helicone-property-x",
+  ];
+  const value = fc.oneof(
+    fc.string({ maxLength: 400 }),
+    fc.json(),
+    fc
+      .array(
+        fc.string().map((each) => `${each}=1`),
+        { maxLength: 30 },
+      )
+      .map((pairs) => pairs.join()),
+  );
   fc.assert(
     fc.property(fc.dictionary(fc.constantFrom(...names), value), (headers) => {
       try {

@@ -16,7 +16,8 @@ const HELICONE_PREFIX = "helicone-property-";
 export function attributionOf(headers: IncomingHttpHeaders): Attribution {
   const tags = new Map<string, string>();
   for (const header of FOREIGN_METADATA) addJsonTags(tags, header, headers[header]);
-  for (const header in headers) if (header.startsWith(HELICONE_PREFIX)) tags.set(header.slice(HELICONE_PREFIX.length), checked(header, String(headers[header])));
+  for (const header in headers)
+    if (header.startsWith(HELICONE_PREFIX)) tags.set(header.slice(HELICONE_PREFIX.length), checked(header, String(headers[header])));
   addListedTags(tags, headers["x-atrium-tags"]);
   const take = (tag: "feature" | "user" | "session"): string | null => {
     const header = `x-atrium-${tag}`;
@@ -28,7 +29,9 @@ export function attributionOf(headers: IncomingHttpHeaders): Attribution {
   };
   const [feature, user, session] = [take("feature"), take("user"), take("session")];
   if (tags.size > MAX_TAGS) throw invalid("x-atrium-tags", `A call may carry at most ${MAX_TAGS} tags.`);
-  for (const name of tags.keys()) if (name === "" || name.length > MAX_TAG_NAME_LENGTH) throw invalid("x-atrium-tags", `A tag's name has 1 to ${MAX_TAG_NAME_LENGTH} characters.`);
+  for (const name of tags.keys())
+    if (name === "" || name.length > MAX_TAG_NAME_LENGTH)
+      throw invalid("x-atrium-tags", `A tag's name has 1 to ${MAX_TAG_NAME_LENGTH} characters.`);
   return { feature, user, session, tags: Object.fromEntries(tags) };
 }
 

@@ -47,13 +47,21 @@ const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
 after(() => agent.destroy());
 
 /** Sends the parts as one body, in chunks where there is no content-length. */
-function post(tenant: string, parts: readonly (string | Buffer)[], headers: http.OutgoingHttpHeaders = {}): Promise<{ status: number; text: string; port: number }> {
+function post(
+  tenant: string,
+  parts: readonly (string | Buffer)[],
+  headers: http.OutgoingHttpHeaders = {},
+): Promise<{ status: number; text: string; port: number }> {
   return new Promise((resolve, reject) => {
-    const request = http.request(url + tenant, { method: "POST", headers: { "content-type": "application/json", ...headers }, agent }, (response) => {
-      let text = "";
-      const port = request.socket?.localPort as number;
-      response.on("data", (data) => (text += data)).on("end", () => resolve({ status: response.statusCode as number, text, port }));
-    });
+    const request = http.request(
+      url + tenant,
+      { method: "POST", headers: { "content-type": "application/json", ...headers }, agent },
+      (response) => {
+        let text = "";
+        const port = request.socket?.localPort as number;
+        response.on("data", (data) => (text += data)).on("end", () => resolve({ status: response.statusCode as number, text, port }));
+      },
+    );
     request.on("error", reject);
     for (const part of parts) request.write(part);
     request.end();
@@ -134,7 +142,9 @@ test("a body that does not arrive in time is given up, and so is one whose clien
   slow.on("error", () => undefined);
   const began = performance.now();
   slow.write("x".repeat(900));
-  const [response] = (await new Promise<[http.IncomingMessage]>((resolve) => slow.once("response", (each) => resolve([each])))) as [http.IncomingMessage];
+  const [response] = (await new Promise<[http.IncomingMessage]>((resolve) => slow.once("response", (each) => resolve([each])))) as [
+    http.IncomingMessage,
+  ];
   assert.equal(response.statusCode, 408);
   assert.ok(performance.now() - began >= BOUNDS.bodyArrivalMs - 5);
   slow.destroy();

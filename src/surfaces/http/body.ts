@@ -81,7 +81,8 @@ function refusedByHead({ headers }: IncomingMessage, bounds: BodyBounds): Proble
   const type = headers["content-type"];
   if (type !== undefined && !/^application\/(?:[\w.-]+\+)?json\s*(?:;|$)/i.test(type)) return new Problem("unsupported_media_type");
   const encoding = headers["content-encoding"] ?? "identity";
-  if (encoding !== "identity" && encoding !== "gzip") return new Problem("unsupported_media_type", { message: "Send the body uncompressed or as 'content-encoding: gzip'." });
+  if (encoding !== "identity" && encoding !== "gzip")
+    return new Problem("unsupported_media_type", { message: "Send the body uncompressed or as 'content-encoding: gzip'." });
   return Number(headers["content-length"] ?? 0) > bounds.bodyBytes ? tooLarge(bounds) : null;
 }
 
@@ -110,7 +111,8 @@ function collect(request: IncomingMessage, tenant: TenantId, room: Room, bounds:
       chunks.push(chunk);
       const fits = room.take(tenant, chunk.length);
       if (size > bounds.bodyBytes) fail(tooLarge(bounds));
-      else if (!fits) fail(new Problem("overloaded", { message: "Too many large requests are in flight. Retry shortly.", retryAfterSeconds: 1 }));
+      else if (!fits)
+        fail(new Problem("overloaded", { message: "Too many large requests are in flight. Retry shortly.", retryAfterSeconds: 1 }));
     };
     const onEnd = (): void => {
       stop();
@@ -125,7 +127,8 @@ function collect(request: IncomingMessage, tenant: TenantId, room: Room, bounds:
       if (!request.complete) fail(new Problem("request_timeout", { message: "The connection closed before the body had arrived." }));
     };
     source.on("data", onData).on("end", onEnd);
-    if (source !== request) source.on("error", (cause) => fail(new Problem("invalid_request", { message: "The body is not valid gzip.", cause })));
+    if (source !== request)
+      source.on("error", (cause) => fail(new Problem("invalid_request", { message: "The body is not valid gzip.", cause })));
     request.on("close", onClose);
   });
 }

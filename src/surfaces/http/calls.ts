@@ -5,15 +5,14 @@ import { Problem } from "../../kernel/problem.ts";
 import type { CallContext, Caller } from "../../pipeline/caller.ts";
 import type { BodyReader } from "./body.ts";
 import type { Drain } from "./drain.ts";
-import { Exchange } from "./exchange.ts";
+import { Exchange, PACE, type Pace } from "./exchange.ts";
 import type { SurfaceWire } from "./wire.ts";
 
 export interface CallNeeds {
   readonly clock: Clock;
   readonly takeBody: BodyReader;
   readonly drain: Drain;
-  /** Between two comments of a silent stream, ms; the stream writer's own where it is left out. */
-  readonly silenceMs?: number;
+  readonly pace?: Pace;
   readonly serve: (received: { readonly call: CallContext; readonly caller: Caller }) => Promise<unknown>;
 }
 
@@ -40,8 +39,18 @@ export function mountCall(app: FastifyInstance, path: string, wire: SurfaceWire,
         callerRequestId: typeof callerRequestId === "string" ? callerRequestId.slice(0, MAX_CALLER_REQUEST_ID) : null,
         hops: [],
       };
-      const caller = new Exchange({ request: request.raw, response: reply.raw, call, wire, clock: needs.clock, takeBody: needs.takeBody, drain: needs.drain, silenceMs: needs.silenceMs });
-      if (needs.drain.draining) caller.refuse(new Problem("overloaded", { message: "The server is stopping. Send the request again.", retryAfterSeconds: 1 }));
+      const caller = new Exchange({
+        request: request.raw,
+        response: reply.raw,
+        call,
+        wire,
+        clock: needs.clock,
+        takeBody: needs.takeBody,
+        drain: needs.drain,
+        pace: needs.pace ?? PACE,
+      });
+      if (needs.drain.draining)
+        caller.refuse(new Problem("overloaded", { message: "The server is stopping. Send the request again.", retryAfterSeconds: 1 }));
       else needs.drain.track(needs.serve({ call, caller }));
     });
   });

@@ -12,6 +12,7 @@ import { attributionOf } from "./attribution.ts";
 import { type BodyReader, discardBody } from "./body.ts";
 import { credentialOf } from "./credential.ts";
 import type { Drain } from "./drain.ts";
+import { CLIENT_LEFT, finish } from "./finish.ts";
 import { problemHeaders } from "./problem.ts";
 import { StreamWriter } from "./stream-writer.ts";
 import type { SurfaceWire } from "./wire.ts";
@@ -24,12 +25,18 @@ export interface ExchangeNeeds {
   readonly clock: Clock;
   readonly takeBody: BodyReader;
   readonly drain: Drain;
-  /** Between two comments of a silent stream, ms. */
-  readonly silenceMs?: number | undefined;
+  readonly pace: Pace;
 }
 
-/** A client that takes nothing of its answer for this long, ms, is treated as gone. */
-const CLIENT_STALL_MS = 120_000;
+/** What is done when nothing happens, ms. */
+export interface Pace {
+  /** A stream tells its reader that it is alive at least this often: below common proxies' idle timeouts. */
+  readonly silenceMs: number;
+  /** A client that takes nothing of its answer for this long is treated as gone. */
+  readonly stallMs: number;
+}
+
+export const PACE: Pace = { silenceMs: 15_000, stallMs: 120_000 };
 
 /** One HTTP request and its response, as the pipeline's `Caller`. */
 export class Exchange implements Caller {
@@ -37,16 +44,14 @@ export class Exchange implements Caller {
   readonly #needs: ExchangeNeeds;
   readonly #response: ServerResponse;
   readonly #abort = new AbortController();
-  readonly #headers: Record<string, string>;
   #asked: ModelRequest | null = null;
   #writer: StreamWriter | null = null;
 
   constructor(needs: ExchangeNeeds) {
-    const { request, response, call, drain } = needs;
+    const { request, response, drain } = needs;
     this.#needs = needs;
     this.#response = response;
     this.credential = credentialOf(request.headers);
-    this.#headers = { "x-request-id": call.id, traceparent: `00-${call.trace}-${call.id.slice(-12)}0000-01` };
     const stop = (): void => this.#abort.abort();
     drain.signal.addEventListener("abort", stop, { once: true });
     response.once("close", () => {
@@ -64,35 +69,47 @@ export class Exchange implements Caller {
   }
 
   async read(tenant: TenantId): Promise<ModelRequest> {
-    const { request, wire, takeBody, silenceMs } = this.#needs;
+    const { request, wire, takeBody, pace } = this.#needs;
     const body = await takeBody(request, tenant);
     if (this.#response.closed) body.release();
     else this.#response.once("close", body.release);
     this.#asked = wire.parse(body.bytes, attributionOf(request.headers));
-    if (this.#asked.stream) this.#writer = new StreamWriter(this.#response, this.#headers, silenceMs);
+    if (this.#asked.stream) this.#writer = new StreamWriter(this.#response, () => this.#head(), pace.silenceMs);
     return this.#asked;
   }
 
   send(response: CheckedResponse, evidence: Dispatched): Promise<Delivery> {
-    this.#beginAnswer();
-    return response.body.kind === "whole" ? this.#sendWhole(response, response.body.whole, evidence) : this.#sendStream(response, response.body.stream, evidence);
+    this.#response.setTimeout(this.#needs.pace.stallMs);
+    return response.body.kind === "whole"
+      ? this.#sendWhole(response, response.body.whole, evidence)
+      : this.#sendStream(response, response.body.stream, evidence);
   }
 
   refuse(problem: Problem): void {
     const { request, wire } = this.#needs;
     const response = this.#response;
     if (response.destroyed || response.writableEnded) return;
-    this.#beginAnswer();
+    this.#response.setTimeout(this.#needs.pace.stallMs);
     if (this.#writer?.begun === true) return this.#writer.fail(wire.renderError(problem));
     this.#writer?.hush();
     const body = Buffer.from(JSON.stringify(wire.envelope(problem)));
-    response.writeHead(problem.status, { ...this.#headers, ...problemHeaders(problem), "content-type": "application/json", "content-length": body.length }).end(body);
+    response
+      .writeHead(problem.status, {
+        ...this.#head(),
+        ...problemHeaders(problem),
+        "content-type": "application/json",
+        "content-length": body.length,
+      })
+      .end(body);
     discardBody(request);
   }
 
-  #beginAnswer(): void {
-    this.#response.setTimeout(CLIENT_STALL_MS);
-    if (this.#needs.drain.draining) this.#headers["connection"] = "close";
+  /** The headers of every answer. A connection that outlived the drain would only be cut. */
+  #head(): Record<string, string> {
+    const { call, drain } = this.#needs;
+    const head: Record<string, string> = { "x-request-id": call.id, traceparent: `00-${call.trace}-${call.id.slice(-12)}0000-01` };
+    if (drain.draining) head["connection"] = "close";
+    return head;
   }
 
   async #sendWhole(response: CheckedResponse, whole: WholeBody, evidence: Dispatched): Promise<Delivery> {
@@ -100,10 +117,17 @@ export class Exchange implements Caller {
     const { settlement } = await response.settled;
     const bytes = response.wire === wire.dialect ? whole.bytes : wire.renderWhole(whole.events(), evidence.slot.deployment.provider);
     return new Promise((resolve) => {
-      this.#response.once("close", () => resolve({ kind: "client_left" }));
-      if (this.#response.destroyed) return resolve({ kind: "client_left" });
-      this.#response.writeHead(200, { ...this.#headers, ...evidenceHeaders(evidence), "x-atrium-cost-usd": formatUsd(settlement.charge), "x-atrium-overhead-ms": this.#overhead(settlement.latencyMs), "content-type": "application/json", "content-length": bytes.length });
-      this.#response.end(bytes, () => resolve({ kind: "delivered" }));
+      this.#response.once("close", () => resolve(CLIENT_LEFT));
+      if (this.#response.destroyed) return resolve(CLIENT_LEFT);
+      this.#response.writeHead(200, {
+        ...this.#head(),
+        ...evidenceHeaders(evidence),
+        "x-atrium-cost-usd": formatUsd(settlement.charge),
+        "x-atrium-overhead-ms": this.#overhead(settlement.latencyMs),
+        "content-type": "application/json",
+        "content-length": bytes.length,
+      });
+      finish(this.#response, resolve, bytes);
     });
   }
 

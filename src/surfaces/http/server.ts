@@ -55,7 +55,12 @@ export function createHttpServer({ newId, log }: HttpNeeds): FastifyInstance {
   app.addHook("onRequest", async (request, reply) => void reply.header("x-request-id", request.id));
   app.setNotFoundHandler((request, reply) => {
     const allow = allowedMethods(methods, request.url.split("?", 1)[0] as string);
-    return answerProblem(reply, allow.length === 0 ? new Problem("unknown_route", { message: `Unknown route: ${request.method} ${request.url.split("?", 1)[0]}.` }) : new Problem("method_not_allowed", { headers: { allow: allow.join(", ") } }));
+    return answerProblem(
+      reply,
+      allow.length === 0
+        ? new Problem("unknown_route", { message: `Unknown route: ${request.method} ${request.url.split("?", 1)[0]}.` })
+        : new Problem("method_not_allowed", { headers: { allow: allow.join(", ") } }),
+    );
   });
   app.setErrorHandler((thrown, request, reply) => {
     const problem = fastifyProblem(thrown);
@@ -66,8 +71,12 @@ export function createHttpServer({ newId, log }: HttpNeeds): FastifyInstance {
 }
 
 /** Answers with a problem in OpenAI's envelope, which every path outside another dialect's surface speaks. */
-export function answerProblem(reply: FastifyReply, problem: Problem): FastifyReply {
-  return reply.code(problem.status).headers(problemHeaders(problem)).type("application/json").send(JSON.stringify(openaiEnvelope(problem)));
+function answerProblem(reply: FastifyReply, problem: Problem): FastifyReply {
+  return reply
+    .code(problem.status)
+    .headers(problemHeaders(problem))
+    .type("application/json")
+    .send(JSON.stringify(openaiEnvelope(problem)));
 }
 
 /** Fastify's own errors carry the status they mean; everything else that is no Problem is ours. */
@@ -88,11 +97,14 @@ function matches(pattern: string, path: string): boolean {
   const wanted = pattern.split("/");
   const given = path.split("/");
   if (pattern.endsWith("*")) return given.length >= wanted.length && wanted.slice(0, -1).every((part, index) => part === given[index]);
-  return wanted.length === given.length && wanted.every((part, index) => (part.startsWith(":") ? given[index] !== "" : part === given[index]));
+  return (
+    wanted.length === given.length && wanted.every((part, index) => (part.startsWith(":") ? given[index] !== "" : part === given[index]))
+  );
 }
 
 function connectionProblem(code: string): Problem {
-  if (code === "ERR_HTTP_REQUEST_TIMEOUT") return new Problem("request_timeout", { message: "The request did not arrive in time. Send it again." });
+  if (code === "ERR_HTTP_REQUEST_TIMEOUT")
+    return new Problem("request_timeout", { message: "The request did not arrive in time. Send it again." });
   if (code === "HPE_HEADER_OVERFLOW") return new Problem("headers_too_large");
   return new Problem("invalid_request", { message: "The request is not valid HTTP." });
 }
@@ -106,6 +118,12 @@ function refuseConnection(socket: Socket & { readonly _httpMessage?: ServerRespo
     return;
   }
   const body = JSON.stringify(openaiEnvelope(problem));
-  const head = [`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`, "connection: close", "content-type: application/json", `content-length: ${Buffer.byteLength(body)}`, `x-request-id: ${id}`];
+  const head = [
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`,
+    "connection: close",
+    "content-type: application/json",
+    `content-length: ${Buffer.byteLength(body)}`,
+    `x-request-id: ${id}`,
+  ];
   socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
 }

@@ -56,7 +56,10 @@ interface Stage {
 }
 
 /** A real connection; the stream is piped unless the test wants to do it itself. */
-async function stage(t: TestContext, options: Partial<FrameRendering> & { readonly piped?: boolean; readonly silenceMs?: number; readonly reading?: boolean } = {}): Promise<Stage> {
+async function stage(
+  t: TestContext,
+  options: Partial<FrameRendering> & { readonly piped?: boolean; readonly silenceMs?: number; readonly reading?: boolean } = {},
+): Promise<Stage> {
   const server = http.createServer();
   const arrived = new Promise<http.ServerResponse>((resolve) => server.once("request", (_request, response) => resolve(response)));
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -71,11 +74,19 @@ async function stage(t: TestContext, options: Partial<FrameRendering> & { readon
   socket.on("error", () => undefined);
   socket.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
   const response = await arrived;
-  const writer = new StreamWriter(response, { "x-request-id": "id" }, options.silenceMs ?? 10_000);
+  const writer = new StreamWriter(response, () => ({ "x-request-id": "id" }), options.silenceMs ?? 10_000);
   const source = new Source();
   const pipe = () => writer.pipe(source, { "x-atrium-model": "m" }, { ...rendering, ...options });
   const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
-  return { writer, source, response, socket, delivery: options.piped === false ? Promise.resolve({ kind: "client_left" }) : pipe(), read: () => text, closed };
+  return {
+    writer,
+    source,
+    response,
+    socket,
+    delivery: options.piped === false ? Promise.resolve({ kind: "client_left" }) : pipe(),
+    read: () => text,
+    closed,
+  };
 }
 
 async function until(condition: () => boolean): Promise<void> {
@@ -92,7 +103,10 @@ test("frames arrive as they are, in order, and a complete stream ends cleanly wi
   source.sink?.end({ kind: "complete" });
   assert.deepEqual(await delivery, { kind: "delivered" });
   await until(() => read().endsWith("0\r\n\r\n"));
-  assert.match(read(), /^HTTP\/1\.1 200 [^]*x-request-id: id[^]*x-atrium-model: m[^]*content-type: text\/event-stream[^]*one\n\n[^]*two\n\n[^]*done\n\n/);
+  assert.match(
+    read(),
+    /^HTTP\/1\.1 200 [^]*x-request-id: id[^]*x-atrium-model: m[^]*content-type: text\/event-stream[^]*one\n\n[^]*two\n\n[^]*done\n\n/,
+  );
   assert.match(read(), /cache-control: no-cache, no-transform/);
   assert.ok(response.writableFinished);
 });
@@ -144,7 +158,7 @@ test("a client that does not read pauses the upstream, hears no comments, and re
   const { source, socket, response, delivery } = await stage(t, { silenceMs: SILENCE_MS, reading: false });
   let sent = 0;
   // What the kernel takes is drained again; the client counts as slow once its buffers are full.
-  for (let resumed = -1; resumed !== source.resumes; ) {
+  for (let resumed = -1; resumed !== source.resumes;) {
     assert.ok(sent++ < 1_000, "the upstream was never paused for good");
     resumed = source.resumes;
     source.sink?.frames([frame("x".repeat(100_000))]);
@@ -202,7 +216,12 @@ test("a client that leaves has left, also when it did before the stream was pipe
 });
 
 test("a frame of usage alone is dropped unless it was asked for; with anything beside it, it stays", async (t) => {
-  const frames = [frame("one"), frame("usage", [{ type: "response-start", id: "i", model: "m", createdSeconds: 1 }, USAGE], true), frame("both", [{ type: "choice-end", choice: 0, reason: "stop" }, USAGE], true), DONE];
+  const frames = [
+    frame("one"),
+    frame("usage", [{ type: "response-start", id: "i", model: "m", createdSeconds: 1 }, USAGE], true),
+    frame("both", [{ type: "choice-end", choice: 0, reason: "stop" }, USAGE], true),
+    DONE,
+  ];
   for (const dropUsageOnly of [true, false]) {
     const { source, delivery, read } = await stage(t, { dropUsageOnly });
     source.sink?.frames(frames);

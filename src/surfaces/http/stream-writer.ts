@@ -3,6 +3,7 @@ import type { ModelEvent } from "../../kernel/events.ts";
 import type { Ending, Frame, FrameStream } from "../../kernel/frame.ts";
 import { Problem } from "../../kernel/problem.ts";
 import type { Delivery } from "../../pipeline/caller.ts";
+import { CLIENT_LEFT, finish } from "./finish.ts";
 
 /** What turns one response's frames into the caller's bytes. */
 export interface FrameRendering {
@@ -14,17 +15,14 @@ export interface FrameRendering {
   readonly renderError: (problem: Problem) => Buffer;
 }
 
-/** A stream tells its reader that it is alive at least this often, ms: below common proxies' idle timeouts. */
-const SILENCE_MS = 15_000;
-
 /** Server-sent events to one client: comments in silence, back-pressure to the upstream, and never a clean end for a failure. */
 export class StreamWriter {
   readonly #response: ServerResponse;
-  readonly #headers: Readonly<Record<string, string>>;
+  readonly #headers: () => Readonly<Record<string, string>>;
   readonly #silence: NodeJS.Timeout;
 
-  /** `headers` go with the head; those known only once the upstream answered are given to `pipe`. */
-  constructor(response: ServerResponse, headers: Readonly<Record<string, string>>, silenceMs: number = SILENCE_MS) {
+  /** `headers` are asked for when the head is written; those known only once the upstream answered are given to `pipe`. After `silenceMs` without a frame a comment is sent. */
+  constructor(response: ServerResponse, headers: () => Readonly<Record<string, string>>, silenceMs: number) {
     this.#response = response;
     this.#headers = headers;
     this.#silence = setTimeout(() => this.#comment(), silenceMs);
@@ -69,7 +67,7 @@ export class StreamWriter {
 
   #begin(headers: Readonly<Record<string, string>>): void {
     this.#silence.refresh();
-    if (!this.#response.headersSent) this.#response.writeHead(200, { ...this.#headers, ...headers, ...SSE_HEADERS });
+    if (!this.#response.headersSent) this.#response.writeHead(200, { ...this.#headers(), ...headers, ...SSE_HEADERS });
   }
 
   /** A client that has not read what was written does not need to hear that there is nothing more. */
@@ -99,14 +97,24 @@ export class StreamWriter {
       case "complete":
         this.#begin({});
         this.hush();
-        response.end(() => resolve({ kind: "delivered" }));
+        finish(response, resolve);
         return;
       case "truncated":
         this.#begin({});
         this.fail(rendering.renderError(ending.problem), () => resolve({ kind: "truncated", problem: ending.problem }));
         return;
       case "aborted":
-        this.#end({ kind: "truncated", problem: new Problem("overloaded", { message: "The server stopped this response. Send the request again.", retryAfterSeconds: 1 }) }, rendering, resolve);
+        this.#end(
+          {
+            kind: "truncated",
+            problem: new Problem("overloaded", {
+              message: "The server stopped this response. Send the request again.",
+              retryAfterSeconds: 1,
+            }),
+          },
+          rendering,
+          resolve,
+        );
         return;
       default:
         ending satisfies never;
@@ -114,10 +122,15 @@ export class StreamWriter {
   }
 }
 
-const SSE_HEADERS = { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache, no-transform", "x-accel-buffering": "no" } as const;
+const SSE_HEADERS = {
+  "content-type": "text/event-stream; charset=utf-8",
+  "cache-control": "no-cache, no-transform",
+  "x-accel-buffering": "no",
+} as const;
 const COMMENT = Buffer.from(": waiting\n\n");
-const CLIENT_LEFT: Delivery = { kind: "client_left" };
 
 function isUsageOnly(events: readonly ModelEvent[]): boolean {
-  return events.some((event) => event.type === "usage") && events.every((event) => event.type === "usage" || event.type === "response-start");
+  return (
+    events.some((event) => event.type === "usage") && events.every((event) => event.type === "usage" || event.type === "response-start")
+  );
 }

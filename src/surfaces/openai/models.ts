@@ -28,5 +28,10 @@ export function mountModels(app: FastifyInstance, needs: ModelsNeeds): void {
 }
 
 function render(model: Model) {
-  return { id: model.name, object: "model", created: Math.floor(model.createdAt / 1000), owned_by: model.owner === PLATFORM_TENANT ? "platform" : "organization" };
+  return {
+    id: model.name,
+    object: "model",
+    created: Math.floor(model.createdAt / 1000),
+    owned_by: model.owner === PLATFORM_TENANT ? "platform" : "organization",
+  };
 }

@@ -26,6 +26,8 @@ test("a body that is not a valid request is refused with the field at fault", ()
     [JSON.stringify({ ...MINIMAL, messages: [{ role: "king", content: "" }] }), "invalid_request", "messages[0].role"],
     [JSON.stringify({ ...MINIMAL, messages: [{ role: "user", content: 5 }] }), "invalid_request", "messages[0].content"],
     [JSON.stringify({ ...MINIMAL, max_tokens: 0 }), "invalid_request", "max_tokens"],
+    [JSON.stringify({ ...MINIMAL, max_tokens: Number.MAX_SAFE_INTEGER }), "invalid_request", "max_tokens"],
+    [JSON.stringify({ ...MINIMAL, max_completion_tokens: 2 ** 31 }), "invalid_request", "max_completion_tokens"],
     [JSON.stringify({ ...MINIMAL, max_completion_tokens: 1.5 }), "invalid_request", "max_completion_tokens"],
     [JSON.stringify({ ...MINIMAL, n: 129 }), "invalid_request", "n"],
     [JSON.stringify({ ...MINIMAL, stream: "yes" }), "invalid_request", "stream"],

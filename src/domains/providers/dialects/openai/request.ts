@@ -110,11 +110,13 @@ function invalid(issue: z.core.$ZodIssue | undefined): Problem {
 const MAX_CHOICES = 128;
 const MAX_TAGS = 16;
 const MAX_STOPS = 16;
+/** What clients that mean "no limit" send at most. Times the choices it is still a number that every record and column can hold. */
+const MAX_TOKENS = 2 ** 31 - 1;
 
 const NO_ATTRIBUTION: Attribution = { feature: null, user: null, session: null, tags: {} };
 
 const tag = z.string().max(BOUNDS.tagLength);
-const tokens = z.int().min(1).nullish();
+const tokens = z.int().min(1).max(MAX_TOKENS).nullish();
 const choices = z.int().min(1).max(MAX_CHOICES).nullish();
 
 const PART = z.looseObject({

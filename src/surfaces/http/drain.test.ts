@@ -1,0 +1,41 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { createDrain } from "./drain.ts";
+
+test("a drain with nothing in flight is over at once", async () => {
+  const drain = createDrain();
+  await drain.drain(60_000);
+  assert.equal(drain.draining, true);
+});
+
+test("calls in flight have their grace; when the last one has settled, however it did, the drain is over and nothing was aborted for it", async () => {
+  const drain = createDrain();
+  drain.track(sleep(20));
+  drain.track(sleep(40).then(() => Promise.reject(new Error("a call that fails"))));
+  assert.equal(drain.inFlight, 2);
+  let atEnd = -1;
+  const over = drain.drain(60_000).then(() => (atEnd = drain.inFlight));
+  assert.equal(drain.draining, true);
+  assert.equal(drain.signal.aborted, false);
+  await over;
+  assert.equal(atEnd, 0);
+});
+
+test("a call that outlives the grace is told to stop, and is waited for", async () => {
+  const drain = createDrain();
+  let stopped = false;
+  drain.track(
+    new Promise<void>((resolve) =>
+      drain.signal.addEventListener("abort", () =>
+        setTimeout(() => {
+          stopped = true;
+          resolve();
+        }, 30),
+      ),
+    ),
+  );
+  await drain.drain(10);
+  assert.ok(stopped);
+  assert.equal(drain.inFlight, 0);
+});
