@@ -195,7 +195,11 @@ function createSurfaces(config: Config, storage: Storage, domains: Domains, drai
     allow,
     findTenant: tenants.find,
     writeAudit: records.audit.write,
-    bumpConfig,
+    async bumpConfig(tx) {
+      const version = await bumpConfig(tx);
+      await snapshot.catchUp(version - 1);
+      return version;
+    },
     catchUp: snapshot.catchUp,
     keyringOf: (tenant) => keyringOf(storage, tenant),
   });

@@ -1,6 +1,6 @@
 import type { Transaction } from "kysely";
 import type { Clock } from "../../kernel/clock.ts";
-import type { AttemptId, DeploymentId, KeyId, ModelId, ProjectId, TenantId } from "../../kernel/ids.ts";
+import { type AttemptId, type DeploymentId, isUuid, type KeyId, type ModelId, type ProjectId, type TenantId } from "../../kernel/ids.ts";
 import { formatUsd } from "../../kernel/money.ts";
 import { Problem } from "../../kernel/problem.ts";
 import { inputTokens, outputTokens, TOKEN_CLASSES } from "../../kernel/tokens.ts";
@@ -39,7 +39,7 @@ export interface Names {
   tenant(id: TenantId): string | null;
   project(tenant: TenantId, id: ProjectId): string | null;
   deployment(id: DeploymentId): string | null;
-  /** The tenant that a name or id means. */
+  /** The live tenant that a name or id means. */
   tenantNamed(nameOrId: string): TenantId | null;
 }
 
@@ -200,7 +200,8 @@ export function createReports(needs: ReportNeeds) {
 
   function tenantOf(nameOrId: string | undefined): TenantId | null {
     if (nameOrId === undefined) return null;
-    const tenant = needs.names.tenantNamed(nameOrId);
+    // An archived tenant has no name any more, and still its rows.
+    const tenant = needs.names.tenantNamed(nameOrId) ?? (isUuid(nameOrId) ? (nameOrId as TenantId) : null);
     if (tenant === null) throw new Problem("invalid_request", { message: "'tenant' names no tenant.", param: "tenant" });
     return tenant;
   }

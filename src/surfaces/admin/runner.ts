@@ -26,7 +26,10 @@ export interface RunnerNeeds {
   /** By name or id; null where there is none. At once for what this process knows; a promise where it had to be looked up. */
   readonly findTenant: (nameOrId: string) => TenantId | null | Promise<TenantId | null>;
   readonly writeAudit: (transaction: TenantTransaction, row: AuditRow) => Promise<void>;
-  /** Raises the configuration's version in the transaction and tells the tenant's processes of it. */
+  /**
+   * Raises the configuration's version in the transaction and tells the tenant's processes of it. Resolves when this process
+   * knows every change that was committed before it.
+   */
   readonly bumpConfig: (transaction: TenantTransaction) => Promise<number>;
   /** Resolves when this process serves from a snapshot of at least this version. */
   readonly catchUp: (version: number) => Promise<void>;
@@ -149,6 +152,8 @@ async function act(action: Action, transaction: TenantTransaction, needs: Runner
   const row = auditRow(action, answer, needs);
   if (row !== null) await needs.writeAudit(transaction, row);
   const configVersion = answer.configurationChanged === true ? await needs.bumpConfig(transaction) : null;
+  // Asked again, now that every change before this one is known: the tenant may have been archived or suspended meanwhile.
+  if (configVersion !== null) needs.allow(action.allowed.principal, action.allowed.permission, action.allowed.tenant);
   return {
     status: statusOf(answer),
     body: answer.body,

@@ -17,7 +17,7 @@ test("calls in flight have their grace; when the last one has settled, however i
   let atEnd = -1;
   const over = drain.drain(60_000).then(() => (atEnd = drain.inFlight));
   assert.equal(drain.draining, true);
-  assert.equal(drain.signal.aborted, false);
+  assert.equal(drain.aborted, false);
   await over;
   assert.equal(atEnd, 0);
 });
@@ -27,7 +27,7 @@ test("a call that outlives the grace is told to stop, and is waited for", async 
   let stopped = false;
   drain.track(
     new Promise<void>((resolve) =>
-      drain.signal.addEventListener("abort", () =>
+      drain.whenAborted(() =>
         setTimeout(() => {
           stopped = true;
           resolve();
@@ -38,4 +38,16 @@ test("a call that outlives the grace is told to stop, and is waited for", async 
   await drain.drain(10);
   assert.ok(stopped);
   assert.equal(drain.inFlight, 0);
+});
+
+test("a call that is over is not told to stop", async () => {
+  const drain = createDrain();
+  const told: string[] = [];
+  drain.track(sleep(60));
+  drain.whenAborted(() => void told.push("still there"));
+  const forget = drain.whenAborted(() => void told.push("over"));
+  forget();
+  await drain.drain(10);
+  assert.deepEqual(told, ["still there"]);
+  assert.equal(drain.aborted, true);
 });

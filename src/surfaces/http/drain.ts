@@ -2,8 +2,10 @@
 export interface Drain {
   /** Whether the process is stopping: new calls are refused. */
   readonly draining: boolean;
-  /** Aborted when calls in flight have had their time. */
-  readonly signal: AbortSignal;
+  /** Whether calls in flight have had their time. */
+  readonly aborted: boolean;
+  /** Calls `stop` when calls in flight have had their time; the function returned takes that back. */
+  whenAborted(stop: () => void): () => void;
   readonly inFlight: number;
   /** Counts the call until its promise settles. */
   track(call: Promise<unknown>): void;
@@ -15,8 +17,10 @@ export interface Drain {
 const ABORTED_MS = 5_000;
 
 export function createDrain(): Drain {
-  const abort = new AbortController();
+  // Not an AbortSignal: adding and removing a listener there walks all others, one per call in flight.
+  const stops = new Set<() => void>();
   let draining = false;
+  let aborted = false;
   let inFlight = 0;
   let idle: (() => void) | null = null;
   const untilIdle = (limitMs: number): Promise<void> =>
@@ -35,7 +39,13 @@ export function createDrain(): Drain {
     get inFlight() {
       return inFlight;
     },
-    signal: abort.signal,
+    get aborted() {
+      return aborted;
+    },
+    whenAborted(stop) {
+      stops.add(stop);
+      return () => void stops.delete(stop);
+    },
     track(call) {
       inFlight += 1;
       const end = (): void => {
@@ -47,7 +57,8 @@ export function createDrain(): Drain {
     async drain(graceMs) {
       draining = true;
       await untilIdle(graceMs);
-      abort.abort();
+      aborted = true;
+      for (const stop of stops) stop();
       await untilIdle(ABORTED_MS);
     },
   };

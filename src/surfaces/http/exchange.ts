@@ -53,9 +53,9 @@ export class Exchange implements Caller {
     this.#response = response;
     this.credential = credentialOf(request.headers);
     const stop = (): void => this.#abort.abort();
-    drain.signal.addEventListener("abort", stop, { once: true });
+    const forget = drain.whenAborted(stop);
     response.once("close", () => {
-      drain.signal.removeEventListener("abort", stop);
+      forget();
       if (!response.writableFinished) stop();
     });
   }
@@ -65,7 +65,7 @@ export class Exchange implements Caller {
   }
 
   drained(): boolean {
-    return this.#needs.drain.signal.aborted;
+    return this.#needs.drain.aborted;
   }
 
   async read(tenant: TenantId): Promise<ModelRequest> {
