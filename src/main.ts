@@ -67,8 +67,9 @@ export async function startAtrium(config: Config): Promise<Atrium> {
     url: `http://${family === "IPv6" ? `[${address}]` : address}:${port}`,
     ...first,
     async close() {
-      const closing = app.close();
+      // Until calls in flight have ended it still listens, so that probes and new calls get their 503.
       await drain.drain(config.ATRIUM_DRAIN_SECONDS * 1000);
+      const closing = app.close();
       app.server.closeAllConnections();
       await closing;
       await storage.providers.close();

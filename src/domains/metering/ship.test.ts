@@ -119,6 +119,30 @@ test("while PostgreSQL is away calls go on, and what it lost the answer to is no
     await journal.close();
   }));
 
+test("a PostgreSQL that hangs does not keep the process from stopping, and the next start ships what is left", (t) =>
+  withDatabases(t, async (database, t) => {
+    const directory = await temporaryDirectory(t);
+    const open = await database.open();
+    let hangs = false;
+    const journal = await openTestJournal(directory);
+    const forSystem: Database["forSystem"] = (job, work) => (hangs ? new Promise(() => {}) : open.forSystem(job, work));
+    const metering = meteringOn(journal, { forSystem }, new TestKeyrings());
+    await metering.recover();
+    hangs = true;
+    await metering.call();
+    const startedAt = performance.now();
+    await metering.close();
+    assert.ok(performance.now() - startedAt < 8_000);
+    await journal.close();
+    const again = await openTestJournal(directory);
+    const next = meteringOn(again, open, new TestKeyrings());
+    assert.equal(await next.recover(), 0);
+    await next.flush();
+    assert.equal((await sums(database)).rows, 1);
+    await next.close();
+    await again.close();
+  }));
+
 test("what a dead process left open is settled as lost by the next one, once, however often that one dies too", (t) =>
   withDatabases(t, async (database, t) => {
     const directory = await temporaryDirectory(t);

@@ -52,6 +52,8 @@ export class Shipper {
   #waitingSince: number | null = null;
   #failures = 0;
   #closed = false;
+  /** The journal may be another process's by now. */
+  #gone = false;
 
   constructor(needs: ShipperNeeds) {
     this.#needs = needs;
@@ -105,14 +107,18 @@ export class Shipper {
     }
   }
 
-  /** Ships what it can and stops. */
+  /** Ships what it can in CLOSE_WAIT_MS and stops: a PostgreSQL that hangs does not keep the process from ending. */
   async close(): Promise<void> {
     this.#closed = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-    await this.flush().catch((error: unknown) =>
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(() => reject(new Error(`PostgreSQL did not take them within ${CLOSE_WAIT_MS} ms`)), CLOSE_WAIT_MS);
+    await Promise.race([this.flush(), late]).catch((error: unknown) =>
       this.#needs.log.warn({ err: error }, "settlements wait in the journal for the next start"),
     );
+    clearTimeout(timer);
+    this.#gone = true;
   }
 
   lag(): ShippingLag {
@@ -184,7 +190,7 @@ export class Shipper {
     });
     this.#batch = [];
     this.#watermark = watermark;
-    await journal.release(watermark);
+    if (!this.#gone) await journal.release(watermark);
   }
 
   async #rows() {
@@ -207,5 +213,6 @@ function backoffMs(failures: number): number {
 const SHIP_DELAY_MS = 100;
 const FIRST_BACKOFF_MS = 100;
 const LONGEST_BACKOFF_MS = 5_000;
+const CLOSE_WAIT_MS = 5_000;
 const BATCH_RECORDS = 2_000;
 const BATCH_BYTES = 4 * 1024 * 1024;

@@ -108,7 +108,11 @@ const CONNECTION_CODES: ReadonlySet<string> = new Set([
   "ENOTFOUND",
   "EAI_AGAIN",
   "EHOSTUNREACH",
+  // Too many connections; not let in, or no such database, while an operator moves things; a standby, which only reads.
   "53300",
+  "28000",
+  "3D000",
+  "25006",
 ]);
 const CONNECTION_MESSAGES =
   /connection terminated|timeout exceeded when trying to connect|client has encountered a connection error|not queryable/i;

@@ -134,7 +134,7 @@ test("a job that reads sees one snapshot of the database throughout, and cannot 
       assert.deepEqual(await version(), { version: 0 });
     });
     const writing = db.forSystem("report", (tx) => tx.insertInto("ledger_entries").values(ledgerEntry(A)).execute());
-    await assert.rejects(writing, { code: "25006" });
+    await assert.rejects(writing, (error: Error) => (error.cause as { code?: string }).code === "25006");
   });
 });
 
@@ -316,6 +316,29 @@ test("work whose connection is killed fails with DatabaseUnavailable, and the ne
     await outcome;
     await db.ping();
     await db.forTenant(A, insertProject);
+  });
+});
+
+test("a server that only reads, as a standby does, or lets nobody in is a database that is away", async (t) => {
+  await withDatabases(t, async (database) => {
+    const db = await database.open();
+    const write = () => db.forTenant(PLATFORM_TENANT, (tx) => bumpConfig(tx));
+    const reconnecting = (...changes: readonly string[]) =>
+      database.asSuperuser(async (client) => {
+        for (const change of changes) await client.query(change);
+        await client.query(
+          "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+      });
+    await write();
+    const app = `atrium_app_${db.installationId.replaceAll("-", "")}`;
+    const awayBy = [`ALTER ROLE ${app} SET default_transaction_read_only = on`, `ALTER ROLE ${app} NOLOGIN`];
+    for (const change of awayBy) {
+      await reconnecting(change);
+      for (let attempt = 0; attempt < 3; attempt += 1) await assert.rejects(write, DatabaseUnavailable, change);
+    }
+    await reconnecting(`ALTER ROLE ${app} LOGIN`, `ALTER ROLE ${app} RESET default_transaction_read_only`);
+    await until(async () => (await write().catch(() => 0)) > 0);
   });
 });
 
