@@ -7,7 +7,7 @@ import { createCatalog, createCatalogSource, type Deployment } from "./domains/c
 import { createIdentity, identitySource, KEY_INDEX, mintAdminKey, pepperOf } from "./domains/identity/index.ts";
 import { createMetering } from "./domains/metering/index.ts";
 import { createLocalProvider, createProviders } from "./domains/providers/index.ts";
-import { createRecords } from "./domains/records/index.ts";
+import { createRecords, writeAudit } from "./domains/records/index.ts";
 import { createTenants, NAME_INDEX, readRevisions, tenantsSource } from "./domains/tenants/index.ts";
 import { systemClock as clock } from "./kernel/clock.ts";
 import { createIdMaker, PLATFORM_TENANT, type TenantId } from "./kernel/ids.ts";
@@ -86,16 +86,28 @@ async function listen(app: FastifyInstance, { PORT: port, HOST: host }: Config):
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "EADDRINUSE") throw new ConfigError([`Something else listens on ${host}:${port}: stop it, or set PORT to another port.`]);
-    if (code === "EACCES" || code === "EADDRNOTAVAIL") throw new ConfigError([`This user cannot listen on ${host}:${port} here (${code}): set HOST and PORT to what it may use.`]);
+    if (code === "EACCES" || code === "EADDRNOTAVAIL")
+      throw new ConfigError([`This user cannot listen on ${host}:${port} here (${code}): set HOST and PORT to what it may use.`]);
     throw error;
   }
 }
 
 async function openStorage(config: Config, log: Log) {
   const dataDirectory = config.ATRIUM_DATA_DIR;
-  const masterKey = loadMasterKey({ value: config.ATRIUM_MASTER_KEY ?? undefined, dataDirectory, mayGenerate: config.DATABASE_URL === null, random });
+  const masterKey = loadMasterKey({
+    value: config.ATRIUM_MASTER_KEY ?? undefined,
+    dataDirectory,
+    mayGenerate: config.DATABASE_URL === null,
+    random,
+  });
   const database = await openDatabase({ ...databaseSettings(config), masterKey, clock, random, log });
-  const { journal } = await openJournal({ directory: path.join(dataDirectory, "journal"), durability: config.ATRIUM_DURABILITY, clock, makeId: newId, log });
+  const { journal } = await openJournal({
+    directory: path.join(dataDirectory, "journal"),
+    durability: config.ATRIUM_DURABILITY,
+    clock,
+    makeId: newId,
+    log,
+  });
   const modelsDirectory = config.ATRIUM_MODELS_DIR ?? path.join(dataDirectory, "models");
   const providers = createProviders({ clock, more: [createLocalProvider({ modelsDirectory, clock, log })] });
   const snapshot = await createSnapshot({
@@ -109,7 +121,10 @@ async function openStorage(config: Config, log: Log) {
     sources: { identity: identitySource, tenants: tenantsSource, catalog: createCatalogSource({ providers: providers }) },
     indexes: { [KEY_INDEX]: (parts) => parts.identity.keys.keys(), [NAME_INDEX]: (parts) => [parts.tenants.tenant.name] },
   });
-  const upkeep = setInterval(() => database.ensurePartitions().catch((error: unknown) => log.error({ err: error }, "monthly partitions could not be made")), PARTITION_UPKEEP_MS);
+  const upkeep = setInterval(
+    () => database.ensurePartitions().catch((error: unknown) => log.error({ err: error }, "monthly partitions could not be made")),
+    PARTITION_UPKEEP_MS,
+  );
   upkeep.unref();
   return {
     masterKey,
@@ -154,7 +169,8 @@ function createDomains(config: Config, storage: Storage, log: Log) {
       tenant: (id) => snapshot.current.tenants.get(id)?.tenants.tenant.name ?? null,
       project: (tenant, id) => snapshot.current.tenants.get(tenant)?.tenants.projects.get(id)?.name ?? null,
       deployment: (id) => platformDeployments(storage).find((deployment) => deployment.id === id)?.name ?? null,
-      tenantNamed: (nameOrId) => snapshot.ownerOf(NAME_INDEX, nameOrId) ?? (snapshot.current.tenants.has(nameOrId as TenantId) ? (nameOrId as TenantId) : null),
+      tenantNamed: (nameOrId) =>
+        snapshot.ownerOf(NAME_INDEX, nameOrId) ?? (snapshot.current.tenants.has(nameOrId as TenantId) ? (nameOrId as TenantId) : null),
     },
   });
   return { identity, tenants, catalog, records, metering };
@@ -180,8 +196,19 @@ function createSurfaces(config: Config, storage: Storage, domains: Domains, drai
   });
 
   const app = createHttpServer({ newId, log });
-  mountHealth(app, { authenticate, allow, metrics, stalenessBoundMs: stalenessBoundMs(config), readiness: () => ({ draining: drain.draining, journal: journal.health, configurationAgeMs: snapshot.stalenessMs() }) });
-  mountCall(app, "/v1/chat/completions", chatCompletions, { clock, drain, takeBody: createBodyReader(), serve: (received) => serve(platform, received) });
+  mountHealth(app, {
+    authenticate,
+    allow,
+    metrics,
+    stalenessBoundMs: stalenessBoundMs(config),
+    readiness: () => ({ draining: drain.draining, journal: journal.health, configurationAgeMs: snapshot.stalenessMs() }),
+  });
+  mountCall(app, "/v1/chat/completions", chatCompletions, {
+    clock,
+    drain,
+    takeBody: createBodyReader(),
+    serve: (received) => serve(platform, received),
+  });
   mountModels(app, {
     authenticate,
     allow,
@@ -208,7 +235,11 @@ function createSurfaces(config: Config, storage: Storage, domains: Domains, drai
 }
 
 /** The verbs of the domains that a call needs. */
-function createPlatform({ providers, snapshot }: Storage, { identity, tenants, catalog, metering }: Domains, emit: Platform["emit"]): Platform {
+function createPlatform(
+  { providers, snapshot }: Storage,
+  { identity, tenants, catalog, metering }: Domains,
+  emit: Platform["emit"],
+): Platform {
   const salts = new WeakMap<TenantKeyring, string>();
   return {
     clock,
@@ -222,7 +253,8 @@ function createPlatform({ providers, snapshot }: Storage, { identity, tenants, c
     cacheSalt(tenant) {
       const keyring = keyringOf({ snapshot }, tenant);
       let salt = salts.get(keyring);
-      if (salt === undefined) salts.set(keyring, (salt = createHmac("sha256", keyring.secret("salt")).update("tenant").digest("base64url")));
+      if (salt === undefined)
+        salts.set(keyring, (salt = createHmac("sha256", keyring.secret("salt")).update("tenant").digest("base64url")));
       return salt;
     },
     provider(id) {
@@ -239,12 +271,23 @@ function createPlatform({ providers, snapshot }: Storage, { identity, tenants, c
 }
 
 /** Where no platform key exists, mints one; on the very first start of an embedded database, makes the demo tenant. */
-async function prepareFirstUse(config: Config, storage: Storage, app: FastifyInstance, isFirstStart: boolean): Promise<Pick<Atrium, "adminKey" | "demo">> {
+async function prepareFirstUse(
+  config: Config,
+  storage: Storage,
+  app: FastifyInstance,
+  isFirstStart: boolean,
+): Promise<Pick<Atrium, "adminKey" | "demo">> {
   const { database, masterKey, snapshot } = storage;
   const hasKey = config.ATRIUM_BOOTSTRAP_KEY !== null || snapshot.current.tenants.get(PLATFORM_TENANT)?.identity.keys.size !== 0;
-  const adminKey = hasKey ? null : (await mintAdminKey({ database, masterKey, pepper: pepperOf(masterKey), clock, random }, "first-start")).key;
+  const adminKey = hasKey
+    ? null
+    : (await mintAdminKey({ database, masterKey, pepper: pepperOf(masterKey), clock, random, makeId: newId, writeAudit }, "first start"))
+        .key;
   if (!isFirstStart || config.DATABASE_URL !== null) return { adminKey, demo: null };
-  return { adminKey, demo: await createDemo(config, storage.modelsDirectory, adminCalls(app, adminKey ?? (config.ATRIUM_BOOTSTRAP_KEY as string))) };
+  return {
+    adminKey,
+    demo: await createDemo(config, storage.modelsDirectory, adminCalls(app, adminKey ?? (config.ATRIUM_BOOTSTRAP_KEY as string))),
+  };
 }
 
 /** The admin API of this process, without a socket. */
@@ -294,7 +337,12 @@ const SECOND_SIGNAL_MS = 1_000;
 
 /** What an operator can mend is a sentence; everything else is a bug, with its stack. */
 function fail(error: unknown): never {
-  const forOperator = error instanceof ConfigError || error instanceof MasterKeyProblem || error instanceof DatabaseRefusal || error instanceof DatabaseUnavailable || error instanceof JournalLocked;
+  const forOperator =
+    error instanceof ConfigError ||
+    error instanceof MasterKeyProblem ||
+    error instanceof DatabaseRefusal ||
+    error instanceof DatabaseUnavailable ||
+    error instanceof JournalLocked;
   process.stderr.write(`${forOperator ? error.message : error instanceof Error ? error.stack : String(error)}\n`);
   process.exit(1);
 }

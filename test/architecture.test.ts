@@ -21,13 +21,21 @@ function importsOf(file: string): Import[] {
   const text = read(file);
   const target = (specifier: string) => path.posix.normalize(path.posix.join(path.posix.dirname(file), specifier));
   return [
-    ...[...text.matchAll(IMPORT)].map((match) => ({ from: file, to: target(match[2] as string), typeOnly: match[1] !== undefined || everyNameIsType(match[0]) })),
+    ...[...text.matchAll(IMPORT)].map((match) => ({
+      from: file,
+      to: target(match[2] as string),
+      typeOnly: match[1] !== undefined || everyNameIsType(match[0]),
+    })),
     ...[...text.matchAll(DYNAMIC)].map((match) => ({ from: file, to: target(match[1] as string), typeOnly: false })),
   ];
 }
 
 function everyNameIsType(statement: string): boolean {
-  const names = /\{([^}]*)\}/.exec(statement)?.[1]?.split(",").map((name) => name.trim()).filter((name) => name !== "");
+  const names = /\{([^}]*)\}/
+    .exec(statement)?.[1]
+    ?.split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
   return names !== undefined && names.length > 0 && names.every((name) => name.startsWith("type "));
 }
 
@@ -38,11 +46,16 @@ const domainOf = (file: string) => /^domains\/([^/]+)\//.exec(file)?.[1];
 test("every file belongs to a layer, and imports only leftwards", () => {
   const wrong = PRODUCT.flatMap(importsOf).filter(({ from, to }) => layerOf(to) > layerOf(from) && !(to === "config.ts"));
   assert.deepEqual(wrong, []);
-  assert.deepEqual(FILES.filter((file) => layerOf(file) === -1), []);
+  assert.deepEqual(
+    FILES.filter((file) => layerOf(file) === -1),
+    [],
+  );
 });
 
 test("storage and telemetry do not know each other", () => {
-  const wrong = FILES.flatMap(importsOf).filter(({ from, to }) => layerOf(from) === 1 && layerOf(to) === 1 && from.split("/", 1)[0] !== to.split("/", 1)[0]);
+  const wrong = FILES.flatMap(importsOf).filter(
+    ({ from, to }) => layerOf(from) === 1 && layerOf(to) === 1 && from.split("/", 1)[0] !== to.split("/", 1)[0],
+  );
   assert.deepEqual(wrong, []);
 });
 
@@ -57,7 +70,10 @@ test("a domain is entered only by its door, and another domain is imported only 
 });
 
 test("nobody imports main.ts, and config.ts only as types outside main.ts", () => {
-  const wrong = PRODUCT.flatMap(importsOf).filter(({ from, to, typeOnly }) => to === "main.ts" || (to === "config.ts" && from !== "main.ts" && !from.startsWith("surfaces/cli/") && !typeOnly));
+  const wrong = PRODUCT.flatMap(importsOf).filter(
+    ({ from, to, typeOnly }) =>
+      to === "main.ts" || (to === "config.ts" && from !== "main.ts" && !from.startsWith("surfaces/cli/") && !typeOnly),
+  );
   assert.deepEqual(wrong, []);
 });
 
@@ -96,12 +112,15 @@ test("the two pages of the pipeline fit on a page", () => {
 
 test("every domain has a door and says what it is", () => {
   for (const domain of readdirSync(path.join(SRC, "domains"))) {
-    for (const file of ["index.ts", "README.md"]) assert.ok(existsSync(path.join(SRC, "domains", domain, file)), `domains/${domain}/${file}`);
+    for (const file of ["index.ts", "README.md"])
+      assert.ok(existsSync(path.join(SRC, "domains", domain, file)), `domains/${domain}/${file}`);
   }
 });
 
 test("the kernel depends on nothing but Node and the types of schemas", () => {
-  const foreign = PRODUCT.filter((file) => file.startsWith("kernel/")).filter((file) => [...read(file).matchAll(/from "([^".][^"]*)"/g)].some((match) => !(match[1] as string).startsWith("node:") && match[1] !== "zod"));
+  const foreign = PRODUCT.filter((file) => file.startsWith("kernel/")).filter((file) =>
+    [...read(file).matchAll(/from "([^".][^"]*)"/g)].some((match) => !(match[1] as string).startsWith("node:") && match[1] !== "zod"),
+  );
   assert.deepEqual(foreign, []);
 });
 

@@ -48,7 +48,7 @@ export function skippingAStepDoesNotCompile(
   // @ts-expect-error a call without a principal has no tenant
   resolve(platform, received);
   // @ts-expect-error the body of a caller without a tenant is not read
-  void ask(authenticated);
+  void ask(platform, authenticated);
   // @ts-expect-error no session before the request
   open(platform, resolved);
   // @ts-expect-error no permit before the session

@@ -21,7 +21,7 @@ export async function serve(platform: Platform, received: Received): Promise<Out
 async function answer(platform: Platform, received: Received): Promise<Outcome> {
   const authenticated = await authenticate(platform, received);
   const resolved = resolve(platform, authenticated);
-  const asked = await ask(resolved);
+  const asked = await ask(platform, resolved);
   const opened = open(platform, asked);
   const permitted = permit(opened);
   try {

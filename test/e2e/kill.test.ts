@@ -78,7 +78,17 @@ test(`kill -9 of the server and of PostgreSQL during load, ${KILLS} times: every
 function judge(truths: ReadonlyMap<string, Truth>, rows: readonly Row[]) {
   const byFeature = Map.groupBy(rows, (row) => row.feature);
   const violations: string[] = [];
-  const figures = { kills: KILLS, calls: truths.size, dispatched: 0, rows: rows.length, completed: 0, lost: 0, dispatchUnknown: 0, chargedTwice: 0, notCharged: 0 };
+  const figures = {
+    kills: KILLS,
+    calls: truths.size,
+    dispatched: 0,
+    rows: rows.length,
+    completed: 0,
+    lost: 0,
+    dispatchUnknown: 0,
+    chargedTwice: 0,
+    notCharged: 0,
+  };
   for (const [feature, truth] of truths) {
     const own = byFeature.get(feature) ?? [];
     const [row] = own;
@@ -105,8 +115,10 @@ function judge(truths: ReadonlyMap<string, Truth>, rows: readonly Row[]) {
       figures.dispatchUnknown += 1;
       if (truth.delivered > 0) violations.push(`${feature}: dispatch unknown, yet ${truth.delivered} tokens were delivered`);
     } else if (row.status !== "failed") {
-      if (charge < price(truth.delivered)) violations.push(`${feature}: ${row.status} at ${row.charge}, but ${truth.delivered} tokens were delivered`);
-      if (charge > (parseUsd(row.worst_case) as bigint)) violations.push(`${feature}: charged ${row.charge}, more than was held (${row.worst_case})`);
+      if (charge < price(truth.delivered))
+        violations.push(`${feature}: ${row.status} at ${row.charge}, but ${truth.delivered} tokens were delivered`);
+      if (charge > (parseUsd(row.worst_case) as bigint))
+        violations.push(`${feature}: charged ${row.charge}, more than was held (${row.worst_case})`);
     }
   }
   const strangers = rows.filter((row) => !truths.has(row.feature));
@@ -128,8 +140,12 @@ async function settledRows(atrium: AtriumProcess, least: number): Promise<Row[]>
 
 async function allRows(atrium: AtriumProcess): Promise<Row[]> {
   const rows: Row[] = [];
-  for (let after = ""; ; ) {
-    const page = (await atrium.admin("GET", `usage/hops?limit=100${after === "" ? "" : `&after=${encodeURIComponent(after)}`}`)) as { data: Row[]; has_more: boolean; last_id: string };
+  for (let after = ""; ;) {
+    const page = (await atrium.admin("GET", `usage/hops?limit=100${after === "" ? "" : `&after=${encodeURIComponent(after)}`}`)) as {
+      data: Row[];
+      has_more: boolean;
+      last_id: string;
+    };
     rows.push(...page.data);
     if (!page.has_more) return rows;
     after = page.last_id;
@@ -155,17 +171,21 @@ async function startOracle(truths: Map<string, Truth>) {
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return {
     baseUrl: `http://127.0.0.1:${(server.address() as { port: number }).port}/v1`,
-    close: () => new Promise<void>((resolve) => {
-      server.close(() => resolve());
-      server.closeAllConnections();
-    }),
+    close: () =>
+      new Promise<void>((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
   };
 }
 
 const usageOf = (tokens: number) => ({ prompt_tokens: PROMPT_TOKENS, completion_tokens: tokens, total_tokens: PROMPT_TOKENS + tokens });
 
 async function emitStream(response: http.ServerResponse, truth: Truth): Promise<void> {
-  const chunk = (choices: unknown[], extra: object = {}) => response.write(`data: ${JSON.stringify({ id: "c", object: "chat.completion.chunk", created: 1, model: "oracle-1", choices, ...extra })}\n\n`);
+  const chunk = (choices: unknown[], extra: object = {}) =>
+    response.write(
+      `data: ${JSON.stringify({ id: "c", object: "chat.completion.chunk", created: 1, model: "oracle-1", choices, ...extra })}\n\n`,
+    );
   response.writeHead(200, { "content-type": "text/event-stream" });
   for (let token = 0; token < TOKENS_PER_STREAM && !response.destroyed; token++) {
     truth.emitted += 1;
@@ -185,7 +205,16 @@ function emitWhole(response: http.ServerResponse, truth: Truth): void {
     truth.emitted = TOKENS_PER_STREAM;
     truth.reported = true;
     response.writeHead(200, { "content-type": "application/json" });
-    response.end(JSON.stringify({ id: "c", object: "chat.completion", created: 1, model: "oracle-1", choices: [{ index: 0, message: { role: "assistant", content: "t ".repeat(TOKENS_PER_STREAM) }, finish_reason: "stop" }], usage: usageOf(TOKENS_PER_STREAM) }));
+    response.end(
+      JSON.stringify({
+        id: "c",
+        object: "chat.completion",
+        created: 1,
+        model: "oracle-1",
+        choices: [{ index: 0, message: { role: "assistant", content: "t ".repeat(TOKENS_PER_STREAM) }, finish_reason: "stop" }],
+        usage: usageOf(TOKENS_PER_STREAM),
+      }),
+    );
   }, TOKEN_INTERVAL_MS * 10);
 }
 
@@ -213,21 +242,27 @@ function startLoad(atrium: AtriumProcess, key: string, truths: Map<string, Truth
 /** One call over plain HTTP; counts what arrives. False when it failed. */
 function call(url: string, key: string, feature: string, truth: Truth, stream: boolean): Promise<boolean> {
   return new Promise((resolve) => {
-    const request = http.request(`${url}/v1/chat/completions`, { method: "POST", headers: { authorization: `Bearer ${key}`, "content-type": "application/json", "x-atrium-feature": feature } }, (response) => {
-      let text = "";
-      response.on("data", (data) => {
-        text += data;
-        if (stream) truth.delivered = text.split('"content":" t"').length - 1;
-      });
-      response.on("end", () => {
-        truth.completed = stream ? text.includes("data: [DONE]") : response.statusCode === 200 && response.complete;
-        if (!stream && truth.completed) truth.delivered = TOKENS_PER_STREAM;
-        resolve(truth.completed);
-      });
-      response.on("error", () => resolve(false));
-    });
+    const request = http.request(
+      `${url}/v1/chat/completions`,
+      { method: "POST", headers: { authorization: `Bearer ${key}`, "content-type": "application/json", "x-atrium-feature": feature } },
+      (response) => {
+        let text = "";
+        response.on("data", (data) => {
+          text += data;
+          if (stream) truth.delivered = text.split('"content":" t"').length - 1;
+        });
+        response.on("end", () => {
+          truth.completed = stream ? text.includes("data: [DONE]") : response.statusCode === 200 && response.complete;
+          if (!stream && truth.completed) truth.delivered = TOKENS_PER_STREAM;
+          resolve(truth.completed);
+        });
+        response.on("error", () => resolve(false));
+      },
+    );
     request.on("error", () => resolve(false));
-    request.end(JSON.stringify({ model: "oracle", stream, max_tokens: TOKENS_PER_STREAM * 2, messages: [{ role: "user", content: feature }] }));
+    request.end(
+      JSON.stringify({ model: "oracle", stream, max_tokens: TOKENS_PER_STREAM * 2, messages: [{ role: "user", content: feature }] }),
+    );
   });
 }
 

@@ -25,7 +25,14 @@ after(async () => {
 
 const sdk = (key: string) => new OpenAI({ baseURL: `${atrium.url}/v1`, apiKey: key, adminAPIKey: key, maxRetries: 0 });
 const question = [{ role: "user" as const, content: "Say something." }];
-const weather = { type: "function" as const, function: { name: "weather", description: "The weather of a city.", parameters: { type: "object", properties: { city: { type: "string" }, days: { type: "integer" } }, required: ["city", "days"] } } };
+const weather = {
+  type: "function" as const,
+  function: {
+    name: "weather",
+    description: "The weather of a city.",
+    parameters: { type: "object", properties: { city: { type: "string" }, days: { type: "integer" } }, required: ["city", "days"] },
+  },
+};
 
 test("a plain chat completes, says that it is simulated, and carries its usage and cost", async () => {
   const { data, response } = await client.chat.completions.create({ model: "priced", messages: question }).withResponse();
@@ -55,7 +62,12 @@ test("a stream arrives in order and gives the same text as the plain call of the
 
 test("the usage of a stream comes in its own last chunk when it is asked for", async () => {
   const usages: OpenAI.CompletionUsage[] = [];
-  for await (const chunk of await client.chat.completions.create({ model: "priced", messages: question, stream: true, stream_options: { include_usage: true } })) {
+  for await (const chunk of await client.chat.completions.create({
+    model: "priced",
+    messages: question,
+    stream: true,
+    stream_options: { include_usage: true },
+  })) {
     if (chunk.usage) {
       assert.deepEqual(chunk.choices, []);
       usages.push(chunk.usage);
@@ -66,7 +78,12 @@ test("the usage of a stream comes in its own last chunk when it is asked for", a
 });
 
 test("tools are called, plain and streamed, and the conversation goes on with their results", async () => {
-  const request = { model: "priced", messages: [{ role: "user" as const, content: "Weather in Paris?" }], tools: [weather], tool_choice: "required" as const };
+  const request = {
+    model: "priced",
+    messages: [{ role: "user" as const, content: "Weather in Paris?" }],
+    tools: [weather],
+    tool_choice: "required" as const,
+  };
   const { choices } = await client.chat.completions.create(request);
   const call = choices[0]?.message.tool_calls?.[0];
   assert.ok(call?.type === "function");
@@ -79,7 +96,11 @@ test("tools are called, plain and streamed, and the conversation goes on with th
   assert.equal(streamedCall.function.name, "weather");
   assert.deepEqual(Object.keys(JSON.parse(streamedCall.function.arguments) as object).sort(), ["city", "days"]);
 
-  const answer = await client.chat.completions.create({ model: "priced", tools: [weather], messages: [...request.messages, { role: "assistant", tool_calls: [call] }, { role: "tool", tool_call_id: call.id, content: "Sunny." }] });
+  const answer = await client.chat.completions.create({
+    model: "priced",
+    tools: [weather],
+    messages: [...request.messages, { role: "assistant", tool_calls: [call] }, { role: "tool", tool_call_id: call.id, content: "Sunny." }],
+  });
   assert.equal(answer.choices[0]?.finish_reason, "stop");
 });
 
@@ -95,33 +116,57 @@ test("what a call cost is in the organization's usage and costs as soon as the c
   const project = await ownProject("usage-project");
   const own = sdk(project.key);
   const since = Math.floor(Date.now() / 1000) - 60;
-  const { usage } = await own.chat.completions.create({ model: "priced", messages: question }, { headers: { "x-atrium-feature": "search", "x-atrium-user": "u-1" } });
+  const { usage } = await own.chat.completions.create(
+    { model: "priced", messages: question },
+    { headers: { "x-atrium-feature": "search", "x-atrium-user": "u-1" } },
+  );
   const page = await own.admin.organization.usage.completions({ start_time: since, bucket_width: "1d", group_by: ["model"] });
-  const results = page.data.flatMap((bucket) => bucket.results) as unknown as { input_tokens: number; output_tokens: number; num_model_requests: number; model: string }[];
+  const results = page.data.flatMap((bucket) => bucket.results) as unknown as {
+    input_tokens: number;
+    output_tokens: number;
+    num_model_requests: number;
+    model: string;
+  }[];
   assert.equal(results.length, 1);
   assert.equal(results[0]?.num_model_requests, 1);
   assert.equal(results[0]?.input_tokens, usage?.prompt_tokens);
   assert.equal(results[0]?.output_tokens, usage?.completion_tokens);
 
   const costs = await own.admin.organization.usage.costs({ start_time: since, bucket_width: "1d" });
-  const amounts = costs.data.flatMap((bucket) => bucket.results) as unknown as { amount: { value: number; value_exact: string; currency: string } }[];
+  const amounts = costs.data.flatMap((bucket) => bucket.results) as unknown as {
+    amount: { value: number; value_exact: string; currency: string };
+  }[];
   const exact = ((usage?.prompt_tokens ?? 0) * 1 + (usage?.completion_tokens ?? 0) * 2) / 1e6;
   assert.equal(Number(amounts[0]?.amount.value_exact), exact);
   assert.equal(amounts[0]?.amount.currency, "usd");
 
-  const byFeature = (await fetch(`${atrium.url}/v1/organization/usage/completions?start_time=${since}&bucket_width=1d&group_by=feature&group_by=user`, { headers: { authorization: `Bearer ${project.key}` } }).then((response) => response.json())) as { data: { results: { feature: string; user: string }[] }[] };
-  assert.deepEqual(byFeature.data.flatMap((bucket) => bucket.results).map(({ feature, user }) => [feature, user]), [["search", "u-1"]]);
+  const byFeature = (await fetch(
+    `${atrium.url}/v1/organization/usage/completions?start_time=${since}&bucket_width=1d&group_by=feature&group_by=user`,
+    { headers: { authorization: `Bearer ${project.key}` } },
+  ).then((response) => response.json())) as { data: { results: { feature: string; user: string }[] }[] };
+  assert.deepEqual(
+    byFeature.data.flatMap((bucket) => bucket.results).map(({ feature, user }) => [feature, user]),
+    [["search", "u-1"]],
+  );
 });
 
 test("the platform sees every tenant's usage", async () => {
-  const report = (await atrium.admin("GET", `usage?group_by=tenant&start_time=${Math.floor(Date.now() / 1000) - 3600}`)) as { data: Record<string, unknown>[] };
+  const report = (await atrium.admin("GET", `usage?group_by=tenant&start_time=${Math.floor(Date.now() / 1000) - 3600}`)) as {
+    data: Record<string, unknown>[];
+  };
   assert.ok(JSON.stringify(report).includes("sdk"), JSON.stringify(report));
 });
 
 test("errors are the SDK's own typed exceptions", async () => {
   await assert.rejects(sdk("sk-not-a-key").chat.completions.create({ model: "priced", messages: question }), OpenAI.AuthenticationError);
-  await assert.rejects(client.chat.completions.create({ model: "no-such-model", messages: question }), (error: InstanceType<typeof OpenAI.NotFoundError>) => error instanceof OpenAI.NotFoundError && error.code === "model_not_found");
-  await assert.rejects(client.chat.completions.create({ model: "priced", messages: "hello" as never }), (error: InstanceType<typeof OpenAI.BadRequestError>) => error instanceof OpenAI.BadRequestError && error.param === "messages");
+  await assert.rejects(
+    client.chat.completions.create({ model: "no-such-model", messages: question }),
+    (error: InstanceType<typeof OpenAI.NotFoundError>) => error instanceof OpenAI.NotFoundError && error.code === "model_not_found",
+  );
+  await assert.rejects(
+    client.chat.completions.create({ model: "priced", messages: "hello" as never }),
+    (error: InstanceType<typeof OpenAI.BadRequestError>) => error instanceof OpenAI.BadRequestError && error.param === "messages",
+  );
 });
 
 test("a revoked key is refused within a second", async () => {
@@ -135,17 +180,26 @@ test("a revoked key is refused within a second", async () => {
 test("a client that leaves is charged for what it got", async () => {
   const { key } = await ownProject("leaver");
   const own = sdk(key);
-  await createModel(atrium, { model: "slow", provider: "simulated", upstreamModel: "simulated", price: { input: "1", output: "2" }, options: { per_token_ms: 20, output_tokens: 500 } });
+  await createModel(atrium, {
+    model: "slow",
+    provider: "simulated",
+    upstreamModel: "simulated",
+    price: { input: "1", output: "2" },
+    options: { per_token_ms: 20, output_tokens: 500 },
+  });
   await atrium.admin("PUT", "tenants/sdk/grants/slow", {});
   const abort = new AbortController();
   let chunks = 0;
   try {
-    for await (const _ of await own.chat.completions.create({ model: "slow", messages: question, stream: true }, { signal: abort.signal })) if (++chunks === 5) abort.abort();
+    for await (const _ of await own.chat.completions.create({ model: "slow", messages: question, stream: true }, { signal: abort.signal }))
+      if (++chunks === 5) abort.abort();
   } catch (error) {
     assert.ok(abort.signal.aborted, String(error));
   }
   await sleep(300);
-  const hops = (await atrium.admin("GET", "usage/hops?limit=100")) as { data: { status: string; charge: string; model_served: string; estimated: boolean }[] };
+  const hops = (await atrium.admin("GET", "usage/hops?limit=100")) as {
+    data: { status: string; charge: string; model_served: string; estimated: boolean }[];
+  };
   const [row] = hops.data.filter(({ status }) => status === "aborted");
   assert.ok(row !== undefined, "the aborted attempt has a row");
   assert.ok(Number(row.charge) > 0 && row.estimated);

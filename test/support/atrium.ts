@@ -68,7 +68,10 @@ export async function startAtriumProcess(options: StartOptions = {}): Promise<At
     },
     async stop() {
       child.kill("SIGTERM");
-      const code = await Promise.race([exited, new Promise<never>((_, reject) => setTimeout(() => reject(new Error(`did not stop:\n${output}`)), STOP_TIMEOUT_MS).unref())]);
+      const code = await Promise.race([
+        exited,
+        new Promise<never>((_, reject) => setTimeout(() => reject(new Error(`did not stop:\n${output}`)), STOP_TIMEOUT_MS).unref()),
+      ]);
       return code;
     },
     async kill() {
@@ -131,7 +134,8 @@ export interface ModelSetup {
 /** A model with one deployment; with a credential where a base URL is given. */
 export async function createModel(atrium: Pick<AtriumProcess, "admin">, setup: ModelSetup): Promise<void> {
   const { model, provider, baseUrl } = setup;
-  if (baseUrl !== undefined) await atrium.admin("PUT", `credentials/${model}-account`, { provider, base_url: baseUrl, api_key: "sk-upstream-canary-0123456789" });
+  if (baseUrl !== undefined)
+    await atrium.admin("PUT", `credentials/${model}-account`, { provider, base_url: baseUrl, api_key: "sk-upstream-canary-0123456789" });
   await atrium.admin("PUT", `models/${model}`, {});
   await atrium.admin("PUT", `models/${model}/deployments/main`, {
     provider,

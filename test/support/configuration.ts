@@ -10,7 +10,7 @@ import {
   type Permission,
   type Principal,
 } from "../../src/domains/identity/index.ts";
-import { createRecords, type Records } from "../../src/domains/records/index.ts";
+import { createRecords, type Records, writeAudit } from "../../src/domains/records/index.ts";
 import { createTenants, NAME_INDEX, readRevisions, type Tenants, tenantsSource } from "../../src/domains/tenants/index.ts";
 import { type Clock, systemClock } from "../../src/kernel/clock.ts";
 import { createIdMaker, PLATFORM_TENANT } from "../../src/kernel/ids.ts";
@@ -128,7 +128,7 @@ export async function openConfiguration(
       return { ...answer, body: route.result.parse(answer.body) as Record<string, unknown> };
     },
     async admin() {
-      const { key } = await mintAdminKey({ ...common }, "test");
+      const { key } = await mintAdminKey({ ...common, writeAudit }, "test");
       return identity.authenticate(key);
     },
     principal: async (key) => identity.authenticate(String(key)),

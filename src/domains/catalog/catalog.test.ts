@@ -88,7 +88,10 @@ test("a deployment that this version cannot serve is left out at a start, and ho
     const log = { ...silentLog, error: (fields: object) => void faults.push(JSON.stringify(fields)) };
     const after = await openConfiguration(t, await database.open(), { log });
     const models = after.snapshot.current.tenants.get(PLATFORM_TENANT)?.catalog.models;
-    assert.deepEqual(models?.get("chat")?.deployments.map((deployment) => deployment.name), ["main"]);
+    assert.deepEqual(
+      models?.get("chat")?.deployments.map((deployment) => deployment.name),
+      ["main"],
+    );
     assert.equal(faults.length, 2, "each is said");
     await after.act(await after.admin(), "models.put", { params: { model: "other" } });
   }));

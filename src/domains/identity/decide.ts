@@ -67,7 +67,11 @@ export function decideKey(creator: Authority, request: KeyRequest): KeyDecision 
   if (!modelsWithin(creator.models, request.models))
     return { kind: "beyond_creator", what: "models", bound: `'models' must be among ${[...(creator.models ?? [])].join(", ")}` };
   if (!endsWithin(creator.expiresAt, request.expiresAt))
-    return { kind: "beyond_creator", what: "expires_at", bound: `'expires_at' must be at most ${Math.floor((creator.expiresAt ?? 0) / 1000)}` };
+    return {
+      kind: "beyond_creator",
+      what: "expires_at",
+      bound: `'expires_at' must be at most ${Math.floor((creator.expiresAt ?? 0) / 1000)}`,
+    };
   return { kind: "granted" };
 }
 

@@ -126,7 +126,9 @@ test("a key whose name is damaged keeps no other key alive: a revoked one stops"
       (await act(admin, "tenant_keys.create", { params: tenant, body: {} })).body,
     ];
     await database.asSuperuser((client) =>
-      client.query("UPDATE api_keys SET name_sealed = set_byte(name_sealed, 33, get_byte(name_sealed, 33) # 1) WHERE id = $1", [damaged["id"]]),
+      client.query("UPDATE api_keys SET name_sealed = set_byte(name_sealed, 33, get_byte(name_sealed, 33) # 1) WHERE id = $1", [
+        damaged["id"],
+      ]),
     );
     await act(admin, "tenant_keys.delete", { params: { ...tenant, id: String(revoked["id"]) } });
     await assert.rejects(principal(revoked["key"]), problem("invalid_api_key"));

@@ -1,10 +1,11 @@
 import type { Clock } from "../../kernel/clock.ts";
-import { type KeyId, PLATFORM_TENANT, type ProjectId, type TenantId } from "../../kernel/ids.ts";
+import { type KeyId, PLATFORM_TENANT, type ProjectId, type TenantId, type Uuid } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
 import type { RandomBytes } from "../../kernel/random.ts";
 import { bumpConfig, type Database, type TenantTransaction, tenantOf } from "../../storage/database/index.ts";
 import type { MasterKey, TenantKeyring } from "../../storage/secrets/index.ts";
 import { makeTenantKey, existing, openName, type Page, sealName, toPage, toUnixSeconds } from "../../storage/snapshot/index.ts";
+import type { AuditRow } from "../records/index.ts";
 import { hashKey } from "./authenticate.ts";
 import { type Authority, decideKey, type KeyDecision, type KeyRequest, placeOf } from "./decide.ts";
 import { isKeyId, newKeyId, newKeySecret, renderKey } from "./key-format.ts";
@@ -132,6 +133,9 @@ export function createKeyVerbs(needs: KeyVerbsNeeds): KeyVerbs {
 
 export interface MintNeeds {
   readonly database: Database;
+  readonly makeId: <Id extends Uuid>() => Id;
+  /** In the transaction that makes the key. */
+  readonly writeAudit: (tx: TenantTransaction, keyring: TenantKeyring, row: AuditRow) => Promise<void>;
   readonly masterKey: MasterKey;
   readonly pepper: Buffer;
   readonly clock: Clock;
@@ -152,6 +156,19 @@ export function mintAdminKey(needs: MintNeeds, createdBy: string): Promise<Creat
       project: null,
       name: undefined,
       createdBy,
+    });
+    await needs.writeAudit(tx, keyring, {
+      id: needs.makeId(),
+      actor: createdBy,
+      actorKind: "machine",
+      action: "platform_keys.create",
+      target: created.view.id,
+      before: null,
+      after: created.view,
+      requestId: null,
+      remoteAddress: null,
+      status: 201,
+      at: needs.clock.now(),
     });
     await bumpConfig(tx);
     return created;

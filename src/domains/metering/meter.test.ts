@@ -306,7 +306,11 @@ test("an upstream that does not name its model is recorded as the one that was a
   const facts = factsOf({ stream: false });
   const held = hold(facts, PRICE, attempt.needs());
   attempt.journal.commit();
-  const metering = meter(whole([{ type: "response-start", id: "", model: "", createdSeconds: 0 }, { type: "response-end" }]), await held, attempt);
+  const metering = meter(
+    whole([{ type: "response-start", id: "", model: "", createdSeconds: 0 }, { type: "response-end" }]),
+    await held,
+    attempt,
+  );
   attempt.journal.commit();
   const { settlement } = await (await metering).settled;
   assert.equal(settlement.modelServed, facts.upstreamModel);

@@ -284,7 +284,11 @@ test("the platform's report adds up all tenants by any dimension; tags of differ
       (await report({ group_by: "project" })).map((row) => String(row.project)).toSorted(),
       ["null", ...projects.map(([tenant, project]) => `project-${tenant.slice(-4)}-${project.slice(-4)}`)].toSorted(),
     );
-    assert.equal((await report({ group_by: "tenant", tenant: one })).length, 1, "a tenant without a name, being archived, is found by its id");
+    assert.equal(
+      (await report({ group_by: "tenant", tenant: one })).length,
+      1,
+      "a tenant without a name, being archived, is found by its id",
+    );
     await assert.rejects(report({ tenant: "nobody" }), (thrown) => thrown instanceof Problem && thrown.param === "tenant");
     assert.deepEqual(await report({ start_time: NOON + 10, end_time: NOON + 20 }), []);
   }));

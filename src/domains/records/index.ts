@@ -4,8 +4,8 @@ import type { SnapshotStore } from "../../storage/snapshot/index.ts";
 import { recordsRoutes } from "./routes.ts";
 import { type AuditVerbs, createAuditVerbs } from "./service.ts";
 
-export type { AuditRow, AuditView } from "./model.ts";
-export type { AuditVerbs } from "./service.ts";
+export type { AuditRow } from "./model.ts";
+export { type AuditVerbs, writeAudit } from "./service.ts";
 
 export interface RecordsNeeds {
   readonly snapshot: SnapshotStore<{ readonly keyring: TenantKeyring }>;

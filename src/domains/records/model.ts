@@ -3,17 +3,18 @@ import type { Uuid } from "../../kernel/ids.ts";
 /** One management action. */
 export interface AuditRow {
   readonly id: Uuid;
-  /** The key's id, or `bootstrap`. */
+  /** The key's id, `bootstrap`, or what was run on the machine. */
   readonly actor: string;
-  readonly actorKind: "key" | "bootstrap";
+  readonly actorKind: "key" | "bootstrap" | "machine";
   readonly action: string;
   /** The id of what was acted on. */
   readonly target: string;
   /** Secrets masked. */
   readonly before: unknown;
   readonly after: unknown;
-  readonly requestId: string;
-  readonly remoteAddress: string;
+  /** Null for what was done on the machine itself. */
+  readonly requestId: string | null;
+  readonly remoteAddress: string | null;
   readonly status: number;
   /** ms since the epoch. */
   readonly at: number;

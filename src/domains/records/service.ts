@@ -14,24 +14,26 @@ export interface AuditVerbs {
   list(tx: TenantTransaction, allowed: Allowed<"audit:read"> | Allowed<"platform:audit:read">, page: ListQuery): Promise<Page<AuditView>>;
 }
 
+/** In the action's transaction; `ring` is that tenant's. */
+export function writeAudit(tx: TenantTransaction, ring: TenantKeyring, row: AuditRow): Promise<void> {
+  return insertAuditRow(tx, {
+    id: row.id,
+    actor: row.actor,
+    actor_kind: row.actorKind,
+    action: row.action,
+    target: row.target,
+    before: seal(ring, row.id, "before", row.before),
+    after: seal(ring, row.id, "after", row.after),
+    request_id: row.requestId,
+    remote_address: row.remoteAddress,
+    status: row.status,
+    at: new Date(row.at),
+  });
+}
+
 export function createAuditVerbs(keyring: (tenant: TenantId) => TenantKeyring): AuditVerbs {
   return {
-    write(tx, row) {
-      const ring = keyring(tenantOf(tx));
-      return insertAuditRow(tx, {
-        id: row.id,
-        actor: row.actor,
-        actor_kind: row.actorKind,
-        action: row.action,
-        target: row.target,
-        before: seal(ring, row.id, "before", row.before),
-        after: seal(ring, row.id, "after", row.after),
-        request_id: row.requestId,
-        remote_address: row.remoteAddress,
-        status: row.status,
-        at: new Date(row.at),
-      });
-    },
+    write: (tx, row) => writeAudit(tx, keyring(tenantOf(tx)), row),
 
     async list(tx, _allowed, page) {
       const ring = keyring(tenantOf(tx));

@@ -146,7 +146,11 @@ test("a key made while its project is being archived is refused, or ends with it
       await act(admin, "projects.put", { params });
       await Promise.allSettled([act(admin, "projects.delete", { params }), act(admin, "project_keys.create", { params })]);
       const live = [...snapshot.current.tenants.values()].flatMap((parts) => [...parts.identity.keys.values()]);
-      assert.deepEqual(live.filter((key) => key.project !== null), [], "a live key that no route can name any more");
+      assert.deepEqual(
+        live.filter((key) => key.project !== null),
+        [],
+        "a live key that no route can name any more",
+      );
     }
   }));
 

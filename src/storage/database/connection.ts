@@ -26,8 +26,9 @@ export function parseDatabaseUrl(text: string): URL {
   return url;
 }
 
-export function createPool(url: string, name: string, max: number, log: DatabaseLog): pg.Pool {
-  const pool = new pg.Pool({ ...clientConfig(url, name), max, idleTimeoutMillis: IDLE_TIMEOUT_MS });
+/** `answerTimeoutMs`: how long a query may go unanswered, for a server that froze and so cannot keep its own statement timeout. */
+export function createPool(url: string, name: string, max: number, answerTimeoutMs: number, log: DatabaseLog): pg.Pool {
+  const pool = new pg.Pool({ ...clientConfig(url, name), max, query_timeout: answerTimeoutMs, idleTimeoutMillis: IDLE_TIMEOUT_MS });
   // An idle connection that breaks is dropped by the pool; without a listener it would end the process.
   pool.on("error", (error) => {
     // While it closes, our own server may be quicker to end a connection than the connection's own goodbye.
@@ -115,4 +116,4 @@ const CONNECTION_CODES: ReadonlySet<string> = new Set([
   "25006",
 ]);
 const CONNECTION_MESSAGES =
-  /connection terminated|timeout exceeded when trying to connect|client has encountered a connection error|not queryable/i;
+  /connection terminated|query read timeout|timeout exceeded when trying to connect|client has encountered a connection error|not queryable/i;

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type Insertable, sql } from "kysely";
 import { silentLog, type TestDatabase, withDatabases } from "../../../test/support/postgres.ts";
 import { type AttemptId, leastIdAt, PLATFORM_TENANT, type ProjectId, type TenantId } from "../../kernel/ids.ts";
-import { createPool } from "./connection.ts";
+import { createPool, guarded } from "./connection.ts";
 import { asTenant, bumpConfig, CONFIG_CHANNEL, DatabaseUnavailable, type Database, openDatabase, type Tables, tenantOf } from "./index.ts";
 
 const A = "01900000-0000-7000-8000-00000000000a" as TenantId;
@@ -135,6 +135,17 @@ test("a job that reads sees one snapshot of the database throughout, and cannot 
     });
     const writing = db.forSystem("report", (tx) => tx.insertInto("ledger_entries").values(ledgerEntry(A)).execute());
     await assert.rejects(writing, (error: Error) => (error.cause as { code?: string }).code === "25006");
+  });
+});
+
+test("a query that a frozen server never answers ends as DatabaseUnavailable", async (t) => {
+  await withDatabases(t, async (database) => {
+    const pool = createPool(database.url, "frozen", 1, 200, silentLog);
+    await assert.rejects(
+      guarded(() => pool.query("SELECT pg_sleep(1)")),
+      DatabaseUnavailable,
+    );
+    await pool.end();
   });
 });
 
@@ -379,7 +390,7 @@ test("partitions reach three months ahead, and rows that waited in the default o
 
 test("a pool's idle connection that breaks ends nothing", async (t) => {
   await withDatabases(t, async (database) => {
-    const pool = createPool(database.url, "idle", 1, silentLog);
+    const pool = createPool(database.url, "idle", 1, 60_000, silentLog);
     await pool.query("SELECT 1");
     await terminate(database, "atrium idle");
     await until(() => pool.totalCount === 0);

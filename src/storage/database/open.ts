@@ -60,8 +60,8 @@ async function connect(options: DatabaseOptions, server: EmbeddedServer | null, 
   if (!(await passwordsWork(urls))) await repairPasswords(migration, installation.roles);
 
   const pools = {
-    app: createPool(urls.app, "app", MAX_APP_CONNECTIONS, options.log),
-    system: createPool(urls.system, "system", MAX_SYSTEM_CONNECTIONS, options.log),
+    app: createPool(urls.app, "app", MAX_APP_CONNECTIONS, APP_STATEMENT_TIMEOUT_MS + ANSWER_GRACE_MS, options.log),
+    system: createPool(urls.system, "system", MAX_SYSTEM_CONNECTIONS, SYSTEM_STATEMENT_TIMEOUT_MS + ANSWER_GRACE_MS, options.log),
   };
   return {
     ...transactions(pools, omits),
@@ -162,6 +162,8 @@ const MAX_SYSTEM_CONNECTIONS = 4;
 const MAX_WAITING_TRANSACTIONS = 1_000;
 const APP_STATEMENT_TIMEOUT_MS = 15_000;
 const SYSTEM_STATEMENT_TIMEOUT_MS = 60_000;
+/** Past its own statement timeout a server that still answers has answered. */
+const ANSWER_GRACE_MS = 5_000;
 const IDLE_TRANSACTION_TIMEOUT_MS = 60_000;
 const PING_TIMEOUT_MS = 2_000;
 const INVALID_PASSWORD = "28P01";

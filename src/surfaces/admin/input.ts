@@ -54,7 +54,8 @@ function refuseUnstorable(value: unknown, path: readonly PropertyKey[]): void {
   for (const [key, child] of Object.entries(value)) {
     refuseUnstorable(key, path);
     // Schemas drop this one in silence, and assigned to an object it would be no field but its prototype.
-    if (key === "__proto__") throw new Problem("invalid_request", { param: renderPath([...path, key]), message: "No field can have this name." });
+    if (key === "__proto__")
+      throw new Problem("invalid_request", { param: renderPath([...path, key]), message: "No field can have this name." });
     refuseUnstorable(child, [...path, Array.isArray(value) ? Number(key) : key]);
   }
 }

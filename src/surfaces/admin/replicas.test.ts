@@ -28,7 +28,10 @@ test("a write through a process that has not heard of it yet never lands in an a
     await one.admin("DELETE", "tenants/acme");
     await one.admin("PUT", "tenants/acme", {});
     const project = `tenants/acme/projects/round-${round}`;
-    const written = await fetch(`${other.url}/admin/v1/${project}`, { method: "PUT", headers: { authorization: `Bearer ${BOOTSTRAP_KEY}` } });
+    const written = await fetch(`${other.url}/admin/v1/${project}`, {
+      method: "PUT",
+      headers: { authorization: `Bearer ${BOOTSTRAP_KEY}` },
+    });
     if (written.ok) await one.admin("GET", project);
     else assert.equal(written.status, 404);
   }

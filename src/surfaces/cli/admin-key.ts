@@ -2,7 +2,9 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import { databaseSettings, readConfig } from "../../config.ts";
 import { mintAdminKey, pepperOf } from "../../domains/identity/index.ts";
+import { writeAudit } from "../../domains/records/index.ts";
 import { systemClock as clock } from "../../kernel/clock.ts";
+import { createIdMaker } from "../../kernel/ids.ts";
 import { systemRandom as random } from "../../kernel/random.ts";
 import { openBeside } from "../../storage/database/index.ts";
 import { loadMasterKey } from "../../storage/secrets/index.ts";
@@ -20,7 +22,10 @@ try {
   const masterKey = loadMasterKey({ value: value ?? undefined, dataDirectory, mayGenerate: false, random });
   const database = await openBeside({ ...databaseSettings(config), masterKey, clock, random, log });
   try {
-    const { key } = await mintAdminKey({ database, masterKey, pepper: pepperOf(masterKey), clock, random }, "command line");
+    const { key } = await mintAdminKey(
+      { database, masterKey, pepper: pepperOf(masterKey), clock, random, makeId: createIdMaker(clock, random), writeAudit },
+      "command line",
+    );
     process.stdout.write(`${key}\n`);
   } finally {
     await database.close();
