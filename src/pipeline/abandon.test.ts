@@ -131,7 +131,7 @@ test("a call that ended without a response is refused with its problem, unless n
   assert.deepEqual(asked.refused, [problem]);
 
   const left = callOf(true, false);
-  assert.deepEqual(abandon(left.received, problem), { kind: "client_left", settlement: null });
+  assert.deepEqual(abandon(left.received, problem), { kind: "client_left" });
   assert.deepEqual(left.refused, []);
 });
 

@@ -1,22 +1,19 @@
 import { DispatchError, type DispatchFailure } from "../domains/providers/index.ts";
 import { Problem, asProblem } from "../kernel/problem.ts";
-import type { Held, Received } from "./evidence.ts";
+import { advance, type Held, type Received } from "./evidence.ts";
 import type { Outcome } from "./outcome.ts";
 import type { Platform } from "./platform.ts";
 
 /** A dispatch without a response: its hold is settled, and what went wrong becomes the caller's problem. */
 export async function abandonHop(platform: Platform, held: Held, thrown: unknown): Promise<never> {
-  if (!(thrown instanceof DispatchError)) {
-    await platform.settleFailed(held.hold, { kind: "aborted" });
-    throw thrown;
-  }
-  await platform.settleFailed(held.hold, thrown.failure);
-  throw problemOf(thrown.failure, held.slot.deployment.name, thrown);
+  const failure: DispatchFailure = thrown instanceof DispatchError ? thrown.failure : { kind: "aborted" };
+  advance(held, { settlement: await platform.settleFailed(held.hold, failure) });
+  throw thrown instanceof DispatchError ? problemOf(failure, held.slot.deployment.name, thrown) : thrown;
 }
 
 /** A call that ended without a response. */
 export function abandon({ caller }: Received, thrown: unknown): Outcome {
-  if (caller.signal.aborted && !caller.drained()) return { kind: "client_left", settlement: null };
+  if (caller.signal.aborted && !caller.drained()) return { kind: "client_left" };
   const problem = caller.drained()
     ? new Problem("overloaded", { message: "The server is stopping. Send the request again.", retryAfterSeconds: 1, cause: thrown })
     : asProblem(thrown);

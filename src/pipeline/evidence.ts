@@ -1,5 +1,5 @@
 import type { Principal, Session, Allowed } from "../domains/identity/index.ts";
-import type { Hold } from "../domains/metering/index.ts";
+import type { Hold, Settlement } from "../domains/metering/index.ts";
 import type { ProviderResponse } from "../domains/providers/index.ts";
 import type { Tenant } from "../domains/tenants/index.ts";
 import type { HopId } from "../kernel/ids.ts";
@@ -56,6 +56,10 @@ export interface Held extends Placed {
 }
 export interface Dispatched extends Held {
   readonly response: ProviderResponse;
+}
+/** A hop that ended without a response; one with a response carries its settlement in the outcome. */
+export interface Abandoned extends Held {
+  readonly settlement: Settlement;
 }
 
 type Fresh<Known, Added> = { readonly [Key in keyof Added]: Key extends keyof Known ? "this evidence is already present" : Added[Key] };

@@ -6,5 +6,6 @@ export type Outcome =
   | { readonly kind: "answered"; readonly settlement: Settlement }
   /** Something failed after the first byte had left. */
   | { readonly kind: "truncated"; readonly settlement: Settlement; readonly problem: Problem }
-  | { readonly kind: "client_left"; readonly settlement: Settlement | null }
+  /** With a settlement where a response had begun. */
+  | { readonly kind: "client_left"; readonly settlement?: Settlement }
   | { readonly kind: "problem"; readonly problem: Problem };

@@ -1,6 +1,6 @@
 import type { Allowed, Permission, Principal, Session } from "../domains/identity/index.ts";
 import type { Model, Price } from "../domains/catalog/index.ts";
-import type { AttemptFacts, Hold, MeteredResponse } from "../domains/metering/index.ts";
+import type { AttemptFacts, Hold, MeteredResponse, Settlement } from "../domains/metering/index.ts";
 import type { Dispatch, DispatchFailure, Provider, ProviderResponse } from "../domains/providers/index.ts";
 import type { Tenant } from "../domains/tenants/index.ts";
 import type { Clock } from "../kernel/clock.ts";
@@ -31,7 +31,7 @@ export interface Platform {
   /** Resolves at once for a stream; for a whole body once its charge is durable. @throws Problem overloaded */
   meter(response: ProviderResponse, hold: Hold): Promise<MeteredResponse>;
   /** Settles a hold whose dispatch had no response; never rejects. */
-  settleFailed(hold: Hold, failure: DispatchFailure): Promise<unknown>;
+  settleFailed(hold: Hold, failure: DispatchFailure): Promise<Settlement>;
   /** Takes the call's one wide event. */
   emit(event: CallEvent): void;
 }

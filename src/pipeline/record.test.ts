@@ -76,10 +76,7 @@ test("how a call ended is its status too, and what broke off is never a success"
       { kind: "client_left", settlement },
       { outcome: "client_left", status: 499, problem: null, cause: undefined },
     ],
-    [
-      { kind: "client_left", settlement: null },
-      { outcome: "client_left", status: 499, problem: null, cause: undefined },
-    ],
+    [{ kind: "client_left" }, { outcome: "client_left", status: 499, problem: null, cause: undefined }],
     [
       { kind: "problem", problem: new Problem("model_not_found") },
       { outcome: "problem", status: 404, problem: "model_not_found", cause: undefined },
@@ -145,4 +142,13 @@ test("a call is recorded with what it got to, and null for the rest", () => {
     },
   );
   assert.deepEqual(new Set(Object.values(rest)), new Set([null]));
+});
+
+test("an attempt that was charged without a response is in the event: a client that left before the first byte, a failed upstream", () => {
+  const [hop] = WHOLE.call.hops;
+  const abandoned = { ...WHOLE, call: { ...WHOLE.call, hops: [{ ...hop, settlement }] } };
+  for (const outcome of [{ kind: "client_left" }, { kind: "problem", problem: new Problem("upstream_timeout") }] as const) {
+    const event = eventOf(abandoned, outcome);
+    assert.deepEqual([event.inputTokens, event.outputTokens, event.chargeUsd], [7, 11, "0.000002"]);
+  }
 });

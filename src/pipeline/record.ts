@@ -1,16 +1,16 @@
 import { formatUsd } from "../kernel/money.ts";
 import { inputTokens, outputTokens } from "../kernel/tokens.ts";
 import type { CallEvent } from "../telemetry/index.ts";
-import type { Compiled, Dispatched, Received } from "./evidence.ts";
+import type { Abandoned, Compiled, Dispatched, Received } from "./evidence.ts";
 import type { Outcome } from "./outcome.ts";
 import type { Platform } from "./platform.ts";
 
 /** One wide event per call, with whatever evidence the call got to. Metadata only, never content. */
 export function record(platform: Platform, received: Received & Partial<Compiled>, outcome: Outcome): void {
   const { call, principal, tenant, request } = received;
-  const hop = call.hops.at(-1) as Partial<Dispatched> | undefined;
+  const hop = call.hops.at(-1) as Partial<Dispatched & Abandoned> | undefined;
   const deployment = hop?.slot?.deployment;
-  const settlement = "settlement" in outcome ? outcome.settlement : null;
+  const settlement = ("settlement" in outcome ? outcome.settlement : hop?.settlement) ?? null;
   platform.emit({
     call: call.id,
     trace: call.trace,

@@ -6,6 +6,7 @@ import {
   chownSync,
   cpSync,
   existsSync,
+  globSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -237,14 +238,14 @@ test("SIGTERM at any moment of a first start leaves no process, and the next sta
   const dataDirectory = path.join(newDirectory(), "data");
   const moments = {
     "the data directory is there": "atrium.lock",
-    "initdb is at work": "postgres/18.new/base",
+    "initdb is at work": "postgres/18.new-*/base",
     "PostgreSQL is starting": "postgres/18/postmaster.pid",
     "the journal is open": "journal",
   };
   for (const [moment, file] of Object.entries(moments)) {
     rmSync(dataDirectory, { recursive: true, force: true });
     const interrupted = start(t, { dataDirectory });
-    while (!existsSync(path.join(dataDirectory, file)) && !interrupted.hasExited()) await sleep(2);
+    while (globSync(file, { cwd: dataDirectory }).length === 0 && !interrupted.hasExited()) await sleep(2);
     interrupted.signal("SIGTERM");
     const code = await interrupted.exited;
     t.diagnostic(`when ${moment}: exit ${code}`);

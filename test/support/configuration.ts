@@ -63,7 +63,7 @@ const PROVIDERS: readonly ProviderFacts[] = [
     options: z.strictObject({ delay_ms: z.number().int().min(0).default(5) }),
   },
 ];
-export const providers = { get: (id: string) => PROVIDERS.find((provider) => provider.id === id), list: () => PROVIDERS };
+const providers = { get: (id: string) => PROVIDERS.find((provider) => provider.id === id), list: () => PROVIDERS };
 
 const makeId = createIdMaker(systemClock, systemRandom);
 

@@ -4,7 +4,7 @@ import { withClient } from "../../src/storage/database/connection.ts";
 import { type Database, type DatabaseOptions, openDatabase } from "../../src/storage/database/index.ts";
 import { type BackendKind, BACKENDS, databaseOptions, startTestServer, type TestServer } from "./postgres-server.ts";
 
-export { type Backend, type BackendKind, BACKENDS, silentLog, TEST_MASTER_KEY, type TestServer } from "./postgres-server.ts";
+export { type BackendKind, silentLog, TEST_MASTER_KEY } from "./postgres-server.ts";
 
 export interface TestDatabase {
   readonly backend: BackendKind;
@@ -67,7 +67,7 @@ async function scopedDatabase(t: TestContext, server: TestServer, create: (serve
 const servers = new Map<BackendKind, Promise<TestServer>>();
 
 /** The server of this process's tests, started at first use and stopped when the file's tests are over. */
-export function startBackend(kind: BackendKind): Promise<TestServer> {
+function startBackend(kind: BackendKind): Promise<TestServer> {
   let server = servers.get(kind);
   if (server === undefined) {
     server = startTestServer(kind);

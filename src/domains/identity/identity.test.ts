@@ -111,7 +111,8 @@ test("a key is never more than its creator: not made, and not taken over by rota
     );
     await assert.rejects(
       act(brief, "tenant_keys.create", { params: tenant, body: { permissions: ["keys:read"], expires_at: null } }),
-      (error) => problem("permission_denied")(error) && String(error).includes(`'expires_at' must be at most ${child.body["expires_at"]}.`),
+      (error) =>
+        problem("permission_denied")(error) && String(error).includes(`'expires_at' must be at most ${String(child.body["expires_at"])}.`),
     );
   }));
 

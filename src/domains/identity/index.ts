@@ -14,10 +14,10 @@ import { ownerInDirectory } from "./store.ts";
 
 export type { Allow } from "./allow.ts";
 export type { Authenticate } from "./authenticate.ts";
-export type { Allowed, IdentityPart, KeyRecord, Principal, Proofs, Session } from "./model.ts";
+export type { Allowed, IdentityPart, Principal, Proofs, Session } from "./model.ts";
 export { pepperOf } from "./pepper.ts";
 export { PERMISSIONS, ROLES, type Permission, type Role } from "./permissions.ts";
-export { type CreatedKey, type KeyVerbs, type KeyView, type MintNeeds, mintAdminKey } from "./service.ts";
+export { type KeyVerbs, mintAdminKey } from "./service.ts";
 export { identitySource } from "./source.ts";
 
 /** What this domain reads of the configuration snapshot. */

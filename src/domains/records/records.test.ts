@@ -51,11 +51,11 @@ test("an action's row is there if and only if the action is, sealed, and in its 
     assert.deepEqual(await trail("other"), []);
     assert.deepEqual(
       ((await act(admin, "audit.list")).body["data"] as { target: string }[]).map((view) => view.target),
-      ["platform"],
+      ["platform", admin.id],
     );
     await database.asSuperuser(async (client) => {
       const { rows } = await client.query("SELECT audit_rows::text FROM audit_rows");
-      assert.equal(rows.length, 3);
+      assert.equal(rows.length, 4);
       assert.equal(JSON.stringify(rows).includes("canary"), false);
     });
   }));

@@ -10,9 +10,9 @@ import { findTenant, resolve, type TenantsParts } from "./resolve.ts";
 import { tenantsRoutes } from "./routes.ts";
 import { createProjectVerbs, createTenantVerbs, type ProjectVerbs, type TenantVerbs } from "./service.ts";
 
-export type { ProjectRecord, Tenant, TenantPart, TenantRecord } from "./model.ts";
+export type { Tenant, TenantPart } from "./model.ts";
 export type { TenantsParts } from "./resolve.ts";
-export type { ProjectVerbs, ProjectView, TenantVerbs, TenantView } from "./service.ts";
+export type { ProjectVerbs, TenantVerbs } from "./service.ts";
 export { tenantsSource } from "./source.ts";
 export { readRevisions } from "./store.ts";
 

@@ -70,7 +70,9 @@ async function connect(options: DatabaseOptions, server: EmbeddedServer | null, 
       await Promise.race([guarded(() => pools.app.query("SELECT 1")), unavailableAfter(PING_TIMEOUT_MS)]);
     },
     async close() {
-      await Promise.all([pools.app.end(), pools.system.end()]);
+      // A pool waits for its busy clients, and a server that hangs keeps them busy.
+      const ended = Promise.all([pools.app.end(), pools.system.end()]);
+      await Promise.race([ended, sleep(CLOSE_TIMEOUT_MS, undefined, { ref: false })]);
       await server?.stop();
     },
   };
@@ -159,6 +161,8 @@ const READING_JOBS: ReadonlySet<SystemJob> = new Set(["snapshot", "report", "key
 const EMBEDDED_DATABASE = "atrium";
 const MAX_APP_CONNECTIONS = 10;
 const MAX_SYSTEM_CONNECTIONS = 4;
+/** How long stopping waits for transactions in flight. */
+const CLOSE_TIMEOUT_MS = 5_000;
 const MAX_WAITING_TRANSACTIONS = 1_000;
 const APP_STATEMENT_TIMEOUT_MS = 15_000;
 const SYSTEM_STATEMENT_TIMEOUT_MS = 60_000;

@@ -8,7 +8,7 @@ import type { MeteringLog } from "../settle.ts";
 
 export const newId = createIdMaker(systemClock, systemRandom);
 
-export const TENANT: TenantId = newId();
+const TENANT: TenantId = newId();
 
 /** $0.15 and $0.60 per million, as 150,000 and 600,000 pd a token. */
 export const PRICE: Price = { version: newId(), source: "stated", rates: { input_uncached: 150_000n, output: 600_000n } };

@@ -136,8 +136,13 @@ export class Engine {
         if (task !== undefined && !task.aborted) task.listener.events(report.events);
         return;
       }
-      default:
+      case "done":
+      case "refused":
+      case "stopped":
+      case "broken":
         return this.#finish(report);
+      default:
+        report satisfies never;
     }
   }
 

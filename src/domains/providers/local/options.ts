@@ -21,5 +21,3 @@ export const localOptions = z.strictObject({
   /** Only the CPU build is installed. */
   gpu: z.literal(false).default(false),
 });
-
-export type LocalOptions = z.infer<typeof localOptions>;

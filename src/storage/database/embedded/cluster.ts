@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { RandomBytes } from "../../../kernel/random.ts";
 import { DatabaseRefusal } from "../refusal.ts";
 import type { Binaries } from "./binaries.ts";
@@ -51,10 +51,25 @@ function clusterVersion(directory: string): string | null {
   return existsSync(file) ? readFileSync(file, "utf8").trim() : null;
 }
 
+/**
+ * What starts that were killed left behind. The initdb of one may still be writing there, so a directory that cannot be
+ * removed now is left to the next start, and this one has a name of its own.
+ */
+function removeUnfinished(directory: string): void {
+  for (const name of readdirSync(dirname(directory))) {
+    if (!name.startsWith(`${basename(directory)}.new`)) continue;
+    try {
+      rmSync(join(dirname(directory), name), { recursive: true, force: true });
+    } catch {
+      continue;
+    }
+  }
+}
+
 /** Made beside and renamed: an interrupted start leaves nothing that looks like a cluster. */
 async function initialise(directory: string, passwordFile: string, binaries: Binaries, launcher: Launcher): Promise<void> {
-  const unfinished = `${directory}.new`;
-  rmSync(unfinished, { recursive: true, force: true });
+  const unfinished = `${directory}.new-${process.pid}`;
+  removeUnfinished(directory);
   mkdirSync(unfinished, { mode: 0o700 });
   launcher.own(unfinished);
   const args = [
