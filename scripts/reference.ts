@@ -3,9 +3,10 @@ import path from "node:path";
 import { z } from "zod";
 import { SETTINGS } from "../src/config.ts";
 import { PERMISSIONS, type Permission, type Role, ROLES } from "../src/domains/identity/index.ts";
+import { FIELDS } from "../src/domains/providers/dialects/openai/fields.ts";
 import { PROBLEMS } from "../src/kernel/problem.ts";
 import { type AnyRoute, openApiDocument } from "../src/surfaces/admin/index.ts";
-import { routeTable } from "./route-table.ts";
+import { BESIDE_THE_TABLE, routeTable } from "./route-table.ts";
 
 /**
  * The reference pages, by file name, as the code stands. `node scripts/reference.ts` writes them; with `--check` it writes
@@ -17,6 +18,7 @@ export function referencePages(routes: readonly AnyRoute[]): ReadonlyMap<string,
     ["problems.md", problemsPage()],
     ["permissions.md", permissionsPage(routes)],
     ["routes.md", routesPage(routes)],
+    ["chat-completions.md", chatCompletionsPage()],
     ["openapi.json", `${JSON.stringify(openApiDocument(routes), null, 2)}\n`],
   ]);
 }
@@ -69,7 +71,22 @@ function routesPage(routes: readonly AnyRoute[]): string {
   const sorted = routes.toSorted((left, right) =>
     left.path === right.path ? order(left) - order(right) : left.path < right.path ? -1 : 1,
   );
-  return page("Routes", intro, sorted.map(routeSection).join("\n\n"));
+  const beside = table(
+    ["route", "who may call it"],
+    Object.entries(BESIDE_THE_TABLE).map(([route, who]) => [code(route), who]),
+  );
+  return page("Routes", intro, [beside, ...sorted.map(routeSection)].join("\n\n"));
+}
+
+function chatCompletionsPage(): string {
+  const intro =
+    "What becomes of each field of `POST /v1/chat/completions`. *Plain*: forwarded as it came. *Priced*: forwarded, and has a term in the worst case that is held. *Ours*: set, replaced or refused by the platform, never taken from the caller. A field that is not listed goes to vendors and is named in the record; engines and deployments with `unknown_fields: refuse` refuse it.";
+  const rows = [...FIELDS].map(([name, rule]) => [
+    code(name),
+    rule.class === "ours" ? `ours: ${rule.policy.kind}` : rule.class,
+    rule.class === "plain" ? "" : rule.why,
+  ]);
+  return page("Fields of a chat completion", intro, table(["field", "class", "why"], rows));
 }
 
 function order(route: AnyRoute): number {

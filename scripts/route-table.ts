@@ -31,3 +31,16 @@ function absent<Needs extends object>(): Needs {
   };
   return new Proxy(refuse, { get: () => absent() }) as unknown as Needs;
 }
+
+/** Routes that are no part of the table, each with who may call it. */
+export const BESIDE_THE_TABLE: Readonly<Record<string, string>> = {
+  "GET /livez": "anybody: says only that the process runs",
+  "HEAD /livez": "as GET",
+  "GET /readyz": "anybody: says only whether calls are taken",
+  "HEAD /readyz": "as GET",
+  "GET /metrics": "a platform key with platform:metrics:read",
+  "POST /v1/chat/completions": "a key with models:call; the fields are in [chat-completions.md](chat-completions.md)",
+  "GET /v1/models": "a key with models:call, for the models it may use",
+  "GET /v1/models/*": "a key with models:call, for the models it may use",
+  "GET /admin/v1/openapi.json": "any valid key",
+};
