@@ -91,6 +91,10 @@ const MINTS = {
   ProviderResponse: "domains/providers/dispatch.ts",
   MeteredResponse: "domains/metering/meter.ts",
   CheckedResponse: "pipeline/check.ts",
+  TenantTransaction: "storage/database/tenant-transaction.ts",
+  SystemTransaction: "storage/database/tenant-transaction.ts",
+  MasterKey: "storage/secrets/master-key.ts",
+  TenantKey: "storage/secrets/tenant-key.ts",
 } as const;
 
 test("evidence is minted in one file each", () => {

@@ -6,7 +6,7 @@ import type { Platform } from "./platform.ts";
 /** A place on the deployment that will serve the attempt. Released when the attempt is over. */
 export type Slot = Brand<{ readonly deployment: Deployment; release(): void }, "Slot">;
 
-/** Capacity is unbounded, so nothing waits: the first candidate serves, if it can honour every field. @throws Problem */
+/** No deployment is full as far as the platform knows: the first candidate serves, if it can honour every field. @throws Problem */
 export function place(platform: Platform, hop: Routed): Placed {
   const deployment = hop.route.candidates[0] as Deployment;
   platform.provider(deployment.provider).accept(hop.of.compiled, deployment);

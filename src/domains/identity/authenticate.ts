@@ -92,7 +92,6 @@ function createLookup(needs: AuthenticateNeeds): (id: KeyId) => Promise<KeyRecor
   };
 }
 
-/** The one place that mints a principal. */
 function principalOf(record: KeyRecord): Principal {
   return {
     kind: "key",
