@@ -8,7 +8,7 @@ import type { Tables } from "./schema.ts";
 
 export { bumpConfig, CONFIG_CHANNEL } from "./config-version.ts";
 export { DatabaseUnavailable } from "./connection.ts";
-export { openBeside, openDatabase } from "./open.ts";
+export { type DatabaseServerOptions, migrateDatabase, openBeside, openDatabase, openServer, readSchemaStatus } from "./open.ts";
 export { DatabaseRefusal, type RefusalCode } from "./refusal.ts";
 export type { Tables } from "./schema.ts";
 export { asTenant, tenantOf } from "./tenant-transaction.ts";

@@ -6,7 +6,7 @@ import { masterKeyFrom } from "../secrets/index.ts";
 import { auditCatalog } from "./catalog.ts";
 import { withClient } from "./connection.ts";
 import { openDatabase } from "./index.ts";
-import { migrate, type MigrateOptions, readMigrations } from "./migrate.ts";
+import { migrate, type MigrateOptions, type Migration, readMigrations, schemaStatus } from "./migrate.ts";
 import { DatabaseRefusal, type RefusalCode } from "./refusal.ts";
 
 test("five processes that start at once on an empty database make one installation", async (t) => {
@@ -38,6 +38,28 @@ test("a schema newer than the release knows is refused, and so is a migration ed
     await assert.rejects(database.open(), refusal("schema_newer", /start the newer release/));
     const edited = [...known, { ...next, sql: "CREATE TABLE later (id bigint)" }];
     await assert.rejects(migrate({ ...options, migrations: edited }), refusal("migration_changed", /next/));
+  });
+});
+
+test("a check names what is pending and what cannot run, and changes nothing", async (t) => {
+  await withDatabases(t, async ({ backend }, t) => {
+    const database = await emptyDatabase(t, backend);
+    const options = { ...database.options, url: database.url };
+    const [first, ...later] = readMigrations();
+    assert.ok(first !== undefined);
+    const check = (migrations: readonly Migration[], masterKey = options.masterKey) =>
+      database.asSuperuser(async (client) => {
+        await client.query("BEGIN READ ONLY");
+        return schemaStatus(client, masterKey, migrations);
+      });
+    assert.deepEqual(await check([first, ...later]), { installation: null, applied: [], pending: [first, ...later] });
+    await migrate({ ...options, migrations: [first] });
+    const { applied, pending } = await check([first, ...later]);
+    assert.deepEqual([applied.map(({ name }) => name), pending], [[first.name], later]);
+    assert.deepEqual((await check([first])).pending, []);
+    await assert.rejects(check(later), refusal("schema_newer", /start the newer release/));
+    await assert.rejects(check([{ ...first, sql: "SELECT 1" }]), refusal("migration_changed", /edited/));
+    await assert.rejects(check([first], masterKeyFrom("b8".repeat(32))), refusal("master_key_mismatch", /another master key/));
   });
 });
 

@@ -40,21 +40,85 @@ export async function migrate(options: MigrateOptions): Promise<Installation> {
     await client.query("SELECT pg_advisory_lock($1)", [MIGRATION_LOCK]);
     await refuseOldServer(client);
     const id = (await installationId(client)) ?? (await found(client, options));
-    await verifyMasterKey(client, id, options.masterKey);
     const migrations = options.migrations ?? readMigrations();
-    const applied = await appliedMigrations(client);
-    refuseUnknownSchema(applied, migrations);
+    const { pending } = await schemaOf(client, id, options.masterKey, migrations);
     const roles = requestRoles(options.masterKey, id);
     await ensureRoles(client, roles, options.random);
     await becomeOwner(client);
-    for (const migration of migrations) {
-      if (applied.has(migration.version)) continue;
+    for (const migration of pending) {
+      await client.query("BEGIN");
       await apply(client, migration, roles);
+      await client.query("COMMIT");
       options.log.info({ migration: migration.name }, "database migrated");
     }
     await ensureMonthlyPartitions(client, options.clock.now());
     return { id, roles };
   });
+}
+
+/** How far the schema of a database is from what this release knows. */
+export interface SchemaStatus {
+  /** Null where the database holds no installation yet. */
+  readonly installation: Uuid | null;
+  readonly applied: readonly AppliedMigration[];
+  readonly pending: readonly Migration[];
+}
+
+/** A migration as a database remembers it. */
+export interface AppliedMigration {
+  readonly version: number;
+  readonly name: string;
+  /** SHA-256 of its text. */
+  readonly digest: Buffer;
+}
+
+/** Reads only. Throws DatabaseRefusal where this release could not start on the database. */
+export async function schemaStatus(
+  client: pg.Client,
+  masterKey: MasterKey,
+  migrations: readonly Migration[] = readMigrations(),
+): Promise<SchemaStatus> {
+  await refuseOldServer(client);
+  const installation = await installationId(client);
+  if (installation === null) return { installation, applied: [], pending: migrations };
+  return { installation, ...(await schemaOf(client, installation, masterKey, migrations)) };
+}
+
+async function schemaOf(client: pg.Client, id: Uuid, masterKey: MasterKey, migrations: readonly Migration[]) {
+  await verifyMasterKey(client, id, masterKey);
+  const applied = await appliedMigrations(client);
+  refuseUnknownSchema(applied, migrations);
+  const versions = new Set(applied.map(({ version }) => version));
+  return { applied, pending: migrations.filter(({ version }) => !versions.has(version)) };
+}
+
+export interface InstallationAt {
+  readonly id: Uuid;
+  readonly masterKey: MasterKey;
+  readonly random: RandomBytes;
+  /** Those it had taken, in order. */
+  readonly migrations: readonly Migration[];
+}
+
+/**
+ * For a restore, within its transaction: the roles and the schema of an installation as they were, without the rows that
+ * make it one. The transaction goes on as the owner. Throws `roles_missing`.
+ */
+export async function createInstallation(client: pg.Client, { id, masterKey, random, migrations }: InstallationAt): Promise<void> {
+  await client.query("SELECT pg_advisory_xact_lock($1)", [MIGRATION_LOCK]);
+  await refuseOldServer(client);
+  const roles = requestRoles(masterKey, id);
+  await ensureRoles(client, roles, random);
+  await createFoundation(client, id);
+  for (const migration of migrations) await apply(client, migration, roles);
+}
+
+/** While no process migrates or makes partitions; others may run beside it. */
+export async function betweenMigrations<T>(client: pg.Client, work: () => Promise<T>): Promise<T> {
+  await client.query("SELECT pg_advisory_lock_shared($1)", [MIGRATION_LOCK]);
+  const result = await work();
+  await client.query("SELECT pg_advisory_unlock_shared($1)", [MIGRATION_LOCK]);
+  return result;
 }
 
 /** Upkeep between starts: the partitions of the coming months. */
@@ -102,6 +166,19 @@ async function installationId(client: pg.Client): Promise<Uuid | null> {
 async function found(client: pg.Client, options: MigrateOptions): Promise<Uuid> {
   const id = createIdMaker(options.clock, options.random)<Uuid>();
   await client.query("BEGIN");
+  await createFoundation(client, id);
+  await client.query("INSERT INTO installation (id, key_check, created_at) VALUES ($1, $2, $3)", [
+    id,
+    keyCheck(options.masterKey, id),
+    new Date(options.clock.now()),
+  ]);
+  await client.query("COMMIT");
+  options.log.info({ installation: id }, "a new installation");
+  return id;
+}
+
+/** The two tables that every migration stands on, owned by the owner, whom the transaction acts as from here on. */
+async function createFoundation(client: pg.Client, id: Uuid): Promise<void> {
   await client.query(await ownerSetup(client, id));
   await client.query(`
     CREATE TABLE installation (
@@ -116,24 +193,21 @@ async function found(client: pg.Client, options: MigrateOptions): Promise<Uuid> 
       digest bytea NOT NULL,
       applied_at timestamptz NOT NULL DEFAULT now()
     );`);
-  await client.query("INSERT INTO installation (id, key_check, created_at) VALUES ($1, $2, $3)", [
-    id,
-    keyCheck(options.masterKey, id),
-    new Date(options.clock.now()),
-  ]);
-  await client.query("COMMIT");
-  options.log.info({ installation: id }, "a new installation");
-  return id;
 }
 
 /** Row security does not bind a superuser, not even a forced one: it makes itself an owner that is none, and acts as it. */
 async function ownerSetup(client: pg.Client, id: Uuid): Promise<string> {
-  const { rows } = await client.query<{ above: boolean; schema: string }>(
-    "SELECT rolsuper OR rolbypassrls AS above, quote_ident(current_schema()) AS schema FROM pg_roles WHERE rolname = current_user",
+  const name = roleName("owner", id);
+  const { rows } = await client.query<{ above: boolean; schema: string; present: boolean }>(
+    `SELECT rolsuper OR rolbypassrls AS above, quote_ident(current_schema()) AS schema, to_regrole($1) IS NOT NULL AS present
+     FROM pg_roles WHERE rolname = current_user`,
+    [name],
   );
   if (rows[0]?.above !== true) return "";
-  const owner = pg.escapeIdentifier(roleName("owner", id));
-  return `CREATE ROLE ${owner} NOLOGIN; GRANT ${owner} TO CURRENT_USER; GRANT USAGE, CREATE ON SCHEMA ${rows[0].schema} TO ${owner}; SET LOCAL ROLE ${owner};`;
+  const owner = pg.escapeIdentifier(name);
+  // Present where the installation is restored into the cluster that it came from.
+  const create = rows[0].present ? "" : `CREATE ROLE ${owner} NOLOGIN; `;
+  return `${create}GRANT ${owner} TO CURRENT_USER; GRANT USAGE, CREATE ON SCHEMA ${rows[0].schema} TO ${owner}; SET LOCAL ROLE ${owner};`;
 }
 
 async function becomeOwner(client: pg.Client): Promise<void> {
@@ -152,20 +226,22 @@ async function verifyMasterKey(client: pg.Client, id: Uuid, master: MasterKey): 
   );
 }
 
-function keyCheck(master: MasterKey, id: Uuid): Buffer {
+/** What a database remembers of the master key it was made with. */
+export function keyCheck(master: MasterKey, id: Uuid): Buffer {
   return createHmac("sha256", derive(master, "key-check", 1))
     .update(id)
     .digest();
 }
 
-async function appliedMigrations(client: pg.Client): Promise<Map<number, Buffer>> {
-  const { rows } = await client.query<{ version: number; digest: Buffer }>("SELECT version, digest FROM schema_migrations");
-  return new Map(rows.map((row) => [row.version, row.digest]));
+async function appliedMigrations(client: pg.Client): Promise<AppliedMigration[]> {
+  const { rows } = await client.query<AppliedMigration>("SELECT version, name, digest FROM schema_migrations ORDER BY version");
+  return rows;
 }
 
-function refuseUnknownSchema(applied: ReadonlyMap<number, Buffer>, migrations: readonly Migration[]): void {
+/** Throws `schema_newer` or `migration_changed` unless every migration that was applied is one of these, unchanged. */
+export function refuseUnknownSchema(applied: readonly AppliedMigration[], migrations: readonly Migration[]): void {
   const known = new Map(migrations.map((migration) => [migration.version, migration]));
-  for (const [version, digest] of applied) {
+  for (const { version, digest } of applied) {
     const migration = known.get(version);
     if (migration === undefined) {
       throw new DatabaseRefusal(
@@ -184,14 +260,12 @@ function refuseUnknownSchema(applied: ReadonlyMap<number, Buffer>, migrations: r
 
 async function apply(client: pg.Client, migration: Migration, roles: RequestRoles): Promise<void> {
   const sql = migration.sql.replaceAll(':"app"', `"${roles.app.name}"`).replaceAll(':"system"', `"${roles.system.name}"`);
-  await client.query("BEGIN");
   await client.query(sql);
   await client.query("INSERT INTO schema_migrations (version, name, digest) VALUES ($1, $2, $3)", [
     migration.version,
     migration.name,
     migrationDigest(migration),
   ]);
-  await client.query("COMMIT");
 }
 
 function migrationDigest(migration: Migration): Buffer {

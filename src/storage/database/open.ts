@@ -6,7 +6,7 @@ import { asRole, createPool, DatabaseUnavailable, guarded, parseDatabaseUrl, wit
 import { type EmbeddedServer, startEmbedded, urlOfRunning } from "./embedded/index.ts";
 import type { Database, DatabaseOptions, SystemJob, SystemTransaction, TenantTransaction } from "./index.ts";
 import { openListener } from "./listen.ts";
-import { addPartitions, type Installation, migrate, repairPasswords } from "./migrate.ts";
+import { addPartitions, type Installation, migrate, repairPasswords, type SchemaStatus, schemaStatus } from "./migrate.ts";
 import { DatabaseRefusal } from "./refusal.ts";
 import type { Tables } from "./schema.ts";
 import type { PredicateOmission } from "./tenant-predicate.ts";
@@ -28,13 +28,74 @@ export async function openBeside(options: DatabaseOptions): Promise<Database> {
   try {
     return await openDatabase(options);
   } catch (error) {
-    const running =
-      error instanceof DatabaseRefusal && error.code === "data_directory_in_use"
-        ? urlOfRunning(options.dataDirectory, EMBEDDED_DATABASE)
-        : null;
+    const running = runningBeside(error, options.dataDirectory);
     if (running === null) throw error;
     return openDatabase({ ...options, databaseUrl: running });
   }
+}
+
+/** The whole database, for a command that works below rows and roles: nothing in it is migrated by opening it. */
+export interface DatabaseServer {
+  /** Of the owner, or of someone above it. */
+  readonly ownerUrl: string;
+  /** What the request roles connect through. */
+  readonly requestUrl: string;
+  /** Stops the embedded server, where this started it. */
+  close(): Promise<void>;
+}
+
+export type DatabaseServerOptions = Pick<DatabaseOptions, "dataDirectory" | "databaseUrl" | "migrationUrl" | "random" | "log">;
+
+/**
+ * As {@link openBeside}, without a connection. Throws DatabaseRefusal; `exclusively` also where another process runs the
+ * embedded server.
+ */
+export async function openServer(options: DatabaseServerOptions, exclusively = false): Promise<DatabaseServer> {
+  for (const url of [options.databaseUrl, options.migrationUrl]) if (url !== undefined) parseDatabaseUrl(url);
+  const { databaseUrl } = options;
+  if (databaseUrl !== undefined) return { ownerUrl: options.migrationUrl ?? databaseUrl, requestUrl: databaseUrl, close: async () => {} };
+  let server: EmbeddedServer;
+  try {
+    server = await startEmbedded(options);
+  } catch (error) {
+    const running = exclusively ? null : runningBeside(error, options.dataDirectory);
+    if (running === null) throw error;
+    return { ownerUrl: running, requestUrl: running, close: async () => {} };
+  }
+  const url = server.url(EMBEDDED_DATABASE);
+  try {
+    await createMissingDatabase(server);
+  } catch (error) {
+    await server.stop();
+    throw error;
+  }
+  return { ownerUrl: url, requestUrl: url, close: () => server.stop() };
+}
+
+/** Brings the schema to this release, and opens nothing. Throws DatabaseRefusal. */
+export async function migrateDatabase(options: DatabaseServerOptions & Pick<DatabaseOptions, "masterKey" | "clock">): Promise<void> {
+  const server = await openServer(options);
+  try {
+    await guarded(() => migrate({ ...options, url: server.ownerUrl }));
+  } finally {
+    await server.close();
+  }
+}
+
+/** How far the schema is from this release; changes nothing. Throws DatabaseRefusal where this release cannot run on it. */
+export async function readSchemaStatus(options: DatabaseServerOptions & Pick<DatabaseOptions, "masterKey">): Promise<SchemaStatus> {
+  const server = await openServer(options);
+  try {
+    return await guarded(() => withClient(server.ownerUrl, "check", (client) => schemaStatus(client, options.masterKey)));
+  } finally {
+    await server.close();
+  }
+}
+
+/** The URL of the embedded server that another process runs; null where `error` says something else. */
+function runningBeside(error: unknown, dataDirectory: string): string | null {
+  const inUse = error instanceof DatabaseRefusal && error.code === "data_directory_in_use";
+  return inUse ? urlOfRunning(dataDirectory, EMBEDDED_DATABASE) : null;
 }
 
 /** `omits` takes predicates out, one wall of two: for the mutation test, which proves that the other one holds. */

@@ -3,7 +3,11 @@ import path from "node:path";
 import { type Demo, writeSecretFile } from "./first-start.ts";
 
 export interface Welcome {
+  /** Where it listens, and where callers reach it. */
   readonly url: string;
+  readonly publicUrl: string;
+  /** Where administration and metrics listen, when that is an address of their own. */
+  readonly managementUrl: string | null;
   readonly dataDirectory: string;
   /** A key minted by this start; null when one exists already. */
   readonly adminKey: string | null;
@@ -18,7 +22,9 @@ export interface Welcome {
  * this user reads, and their paths are printed.
  */
 export async function welcome(facts: Welcome): Promise<string> {
-  const lines = [`Atrium listens on ${facts.url}`, ""];
+  const lines = [`Atrium listens on ${facts.url}`];
+  if (facts.managementUrl !== null) lines.push(`Administration and metrics listen on ${facts.managementUrl}`);
+  lines.push("");
   lines.push(...(await adminLines(facts)), ...(await demoLines(facts)));
   return `${lines.join("\n")}\n`;
 }
@@ -31,7 +37,7 @@ async function adminLines({ adminKey, terminal, dataDirectory }: Welcome): Promi
   return [`The platform-admin key is in ${file}`, ""];
 }
 
-async function demoLines({ demo, terminal, dataDirectory, url }: Welcome): Promise<string[]> {
+async function demoLines({ demo, terminal, dataDirectory, publicUrl }: Welcome): Promise<string[]> {
   const file = path.join(dataDirectory, "demo.json");
   if (demo !== null) await writeSecretFile(file, JSON.stringify(demo));
   const known = demo ?? (await readDemo(file));
@@ -39,7 +45,7 @@ async function demoLines({ demo, terminal, dataDirectory, url }: Welcome): Promi
   if (!terminal) return demo === null ? [] : [`The demo tenant's key is in ${file} (${demo.remark})`, ""];
   return [
     `Try it as the demo tenant (${known.remark}):`,
-    `  curl ${url}/v1/chat/completions \\`,
+    `  curl ${publicUrl}/v1/chat/completions \\`,
     `    -H 'authorization: Bearer ${known.key}' -H 'content-type: application/json' \\`,
     `    -d '{"model":"${known.model}","messages":[{"role":"user","content":"Hello!"}]}'`,
     "",
