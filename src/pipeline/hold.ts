@@ -1,14 +1,24 @@
+import { type Price, priceAt } from "../domains/catalog/index.ts";
 import type { AttemptFacts } from "../domains/metering/index.ts";
 import type { AttemptId } from "../kernel/ids.ts";
+import type { TokenBound } from "../kernel/tokens.ts";
 import { advance, type Held, type Placed } from "./evidence.ts";
 import type { Platform } from "./platform.ts";
 
 /** Reserves the attempt's worst case, durably, before an upstream sees a byte. @throws Problem overloaded */
 export async function hold(platform: Platform, placed: Placed): Promise<Held> {
-  return advance(placed, { hold: await platform.hold(facts(platform, placed), placed.slot.deployment.price) });
+  const startedAt = platform.clock.now();
+  const { deployment } = placed.slot;
+  const price = priceAt(deployment.prices, startedAt);
+  const bound = await platform.bound(platform.provider(deployment.provider), placed.of.compiled, deployment.model);
+  return advance(placed, { hold: await platform.hold(facts(platform, placed, { price, bound, startedAt }), price) });
 }
 
-function facts(platform: Platform, { hop, of: call, slot: { deployment } }: Placed): AttemptFacts {
+function facts(
+  platform: Platform,
+  { hop, of: call, slot: { deployment } }: Placed,
+  { price, bound, startedAt }: { readonly price: Price; readonly bound: TokenBound; readonly startedAt: number },
+): AttemptFacts {
   const { attribution, model: modelRequested, stream } = call.compiled;
   return {
     attempt: platform.newId<AttemptId>(),
@@ -27,9 +37,10 @@ function facts(platform: Platform, { hop, of: call, slot: { deployment } }: Plac
     upstreamModel: deployment.upstreamModel,
     deployment: deployment.id,
     region: deployment.region,
-    priceVersion: deployment.price.version,
+    priceVersion: price.version,
     stream,
-    bound: platform.provider(deployment.provider).bound(call.compiled, deployment.model),
-    startedAt: platform.clock.now(),
+    bound,
+    startedAt,
+    markupMillionths: call.tenant.record.markupMillionths,
   };
 }

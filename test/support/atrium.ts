@@ -89,7 +89,7 @@ function listening(child: ChildProcess, output: () => string): Promise<string> {
       reject(new Error(`did not start:\n${output()}`));
     }, START_TIMEOUT_MS);
     const look = () => {
-      const url = /(http:\/\/[\d.]+:\d+)/.exec(output())?.[1];
+      const url = /listens on (https?:\/\/\S+)\n/.exec(output())?.[1];
       if (url === undefined) return;
       clearTimeout(timer);
       resolve(url);

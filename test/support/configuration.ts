@@ -50,9 +50,10 @@ export interface ConfigurationOptions {
   readonly stalenessBoundMs?: number;
 }
 
-/** One provider of each nature, as data: no upstream is called. */
+/** One provider of each nature, and one whose prices the dataset has, as data: no upstream is called. */
 const PROVIDERS: readonly ProviderFacts[] = [
   { id: "vendor", nature: "vendor", defaultBaseUrl: "https://vendor.example/v1", secretField: "api_key", freeByDefault: false },
+  { id: "openai", nature: "vendor", defaultBaseUrl: "https://openai.example/v1", secretField: "api_key", freeByDefault: false },
   { id: "engine", nature: "engine", defaultBaseUrl: null, secretField: "api_key", freeByDefault: false },
   {
     id: "inside",
@@ -99,7 +100,7 @@ export async function openConfiguration(
   });
   const tenants: Tenants = createTenants({ ...common, revokeProjectKeys: (tx, project) => identity.keys.revokeProject(tx, project) });
   const catalog = createCatalog({ ...common, providers });
-  const records = createRecords({ snapshot });
+  const records = createRecords(common);
   const routes: readonly TestRoute[] = [...identity.routes, ...tenants.routes, ...catalog.routes, ...records.routes];
   return {
     snapshot,

@@ -4,6 +4,8 @@ import { PLATFORM_TENANT } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
 import { type Configuration, openConfiguration } from "../../../test/support/configuration.ts";
 import { silentLog, withDatabases } from "../../../test/support/postgres.ts";
+import { DATASET } from "./dataset.ts";
+import { priceAt } from "./decide.ts";
 
 const SECRET = "sk-upstream-canary-0123456789";
 const credential = { params: { credential: "account" }, body: { provider: "vendor", api_key: SECRET } };
@@ -19,6 +21,11 @@ function problem(code: Problem["code"], param: string | null = null) {
 
 function deploymentOf(configuration: Configuration, model: string) {
   return configuration.snapshot.current.tenants.get(PLATFORM_TENANT)?.catalog.models.get(model)?.deployments[0];
+}
+
+/** What an attempt admitted at `time` is charged by. */
+function chargedAt(configuration: Configuration, time: number) {
+  return priceAt(deploymentOf(configuration, "chat")?.prices ?? [], time);
 }
 
 test("a secret goes in, reaches the deployment, and comes out nowhere else", (t) =>
@@ -140,6 +147,7 @@ test("credentials and deployments that could not work are refused by field", (t)
     const deploymentCases: readonly [Record<string, unknown>, string][] = [
       [{ ...good, provider: undefined }, "provider"],
       [{ ...good, upstream_model: undefined }, "upstream_model"],
+      [{ ...good, upstream_model: undefined, price: "dataset" }, "upstream_model"],
       [{ ...good, credential: undefined }, "credential"],
       [{ ...good, credential: "absent" }, "credential"],
       [{ ...good, price: undefined }, "price"],
@@ -150,7 +158,8 @@ test("credentials and deployments that could not work are refused by field", (t)
     ];
     for (const [body, param] of deploymentCases)
       await assert.rejects(act(admin, "deployments.put", { params: at, body }), problem("invalid_request", param), param);
-    await assert.rejects(act(admin, "deployments.put", { params: at, body: { ...good, price: "dataset" } }), /not available here/);
+    await assert.rejects(act(admin, "deployments.put", { params: at, body: { ...good, price: undefined } }), /"dataset".*"input".*"free"/);
+    await assert.rejects(act(admin, "deployments.put", { params: at, body: { ...good, price: "dataset" } }), /no prices of 'vendor'/);
     await assert.rejects(act(admin, "deployments.put", { params: { ...at, model: "absent" }, body: good }), problem("not_found"));
     await act(admin, "deployments.put", { params: at, body: good });
     await assert.rejects(act(admin, "credentials.delete", { params: credential.params }), problem("conflict"));
@@ -173,26 +182,139 @@ test("a changed price is a new version, later than the one before; an unchanged 
     await act(admin, "models.put", { params: { model: "chat" } });
     const put = async (price: unknown) => {
       const { body } = await act(admin, "deployments.put", { params: at, body: { provider: "inside", upstream_model: "m", price } });
-      assert.equal(deploymentOf(configuration, "chat")?.price.version, body["price_version"]);
+      assert.equal(chargedAt(configuration, now).version, body["price_version"]);
       return body;
     };
     const first = await put({ input: "0.15", output: "0.60", cache_read: "0.075" });
     assert.deepEqual(first["price"], { input: "0.15", output: "0.6", cache_read: "0.075" });
-    assert.deepEqual(deploymentOf(configuration, "chat")?.price.rates, { input_uncached: 150_000n, output: 600_000n, cache_read: 75_000n });
+    assert.deepEqual(chargedAt(configuration, now).rates, { input_uncached: 150_000n, output: 600_000n, cache_read: 75_000n });
     assert.equal((await put({ input: "0.150", output: "0.6", cache_read: "0.075" }))["price_version"], first["price_version"]);
     assert.equal((await put(undefined))["price_version"], first["price_version"]);
     now -= 3_600_000;
     const second = await put({ input: "1" });
     assert.notEqual(second["price_version"], first["price_version"]);
     assert.deepEqual(second["price"], { input: "1" });
+    assert.equal((await put({ input: "1" }))["price_version"], second["price_version"], "in force, though by this clock it is to come");
     assert.equal((await put(null))["price"], "free", "null clears: this provider is free by default");
     await database.asSuperuser(async (client) => {
-      const { rows } = await client.query("SELECT source, rates FROM prices ORDER BY effective_at");
+      const { rows } = await client.query("SELECT source, rates FROM prices ORDER BY created_at");
       assert.deepEqual(rows, [
         { source: "stated", rates: { input_uncached: "150000", output: "600000", cache_read: "75000" } },
         { source: "stated", rates: { input_uncached: "1000000" } },
         { source: "free", rates: {} },
       ]);
+    });
+  }));
+
+test("price 'dataset' is the published price, with its source; what its package says later re-prices nothing until it is asked for again", (t) =>
+  withDatabases(t, async (database, t) => {
+    const connection = await database.open();
+    const configuration = await openConfiguration(t, connection);
+    const { act } = configuration;
+    const admin = await configuration.admin();
+    await act(admin, "credentials.put", { params: credential.params, body: { provider: "openai", api_key: "sk-k" } });
+    await act(admin, "models.put", { params: { model: "chat" } });
+    const body = { provider: "openai", credential: "account", upstream_model: "gpt-5.4", price: "dataset" };
+    const made = await act(admin, "deployments.put", { params: at, body });
+    const details = made.body["price_details"] as Record<string, unknown>;
+    assert.equal(made.body["price"], "dataset");
+    assert.deepEqual(details["rates"], { input: "2.5", output: "15", cache_read: "0.25" });
+    assert.deepEqual(details["tiers"], [{ above_input_tokens: 271_999, rates: { input: "5", output: "22.5", cache_read: "0.5" } }]);
+    const origin = {
+      version: DATASET.version,
+      published: DATASET.published,
+      provider: "openai",
+      model: "gpt-5.4",
+      since: null,
+      dearest_of_day: false,
+    };
+    assert.deepEqual(details["dataset"], origin);
+    assert.equal(
+      (await act(admin, "deployments.put", { params: at, body })).body["price_version"],
+      made.body["price_version"],
+      "asked for again, unchanged",
+    );
+
+    await database.asSuperuser((client) =>
+      client.query(`UPDATE prices SET rates = '{"input_uncached": "7"}', dataset = dataset || '{"version": "0.0.1"}'`),
+    );
+    const upgraded = await openConfiguration(t, connection);
+    const later = await upgraded.act(admin, "deployments.put", { params: at, body: { region: "eu" } });
+    assert.equal(later.body["price_version"], made.body["price_version"]);
+    assert.equal(chargedAt(upgraded, Date.now()).rates.input_uncached, 7n);
+    const read = await upgraded.act(admin, "deployments.get", { params: at });
+    assert.equal(((read.body["price_details"] as typeof details)["dataset"] as typeof origin).version, "0.0.1");
+    const asked = await upgraded.act(admin, "deployments.put", { params: at, body: { price: "dataset" } });
+    assert.notEqual(asked.body["price_version"], made.body["price_version"]);
+    assert.deepEqual((asked.body["price_details"] as typeof details)["dataset"], origin);
+    assert.equal(chargedAt(upgraded, Date.now()).rates.input_uncached, 2_500_000n);
+
+    await assert.rejects(
+      act(admin, "deployments.put", { params: at, body: { upstream_model: "gpt-4.1" } }),
+      problem("invalid_request", "price"),
+    );
+    await assert.rejects(
+      act(admin, "deployments.put", { params: at, body: { upstream_model: "gpt-9", price: "dataset" } }),
+      /nearest: 'gpt-/,
+    );
+    const moved = await act(admin, "deployments.put", { params: at, body: { upstream_model: "gpt-4.1", price: "dataset" } });
+    assert.deepEqual((moved.body["price_details"] as typeof details)["rates"], { input: "2", output: "8", cache_read: "0.5" });
+  }));
+
+test("a price to come is charged from its instant on, is replaced by a later word, and is never of the past", (t) =>
+  withDatabases(t, async (database, t) => {
+    let now = Date.parse("2026-11-22T12:00:00Z");
+    const configuration = await openConfiguration(t, await database.open(), {
+      clock: { now: () => now, monotonic: () => performance.now() },
+    });
+    const { act } = configuration;
+    const admin = await configuration.admin();
+    await act(admin, "models.put", { params: { model: "chat" } });
+    const put = async (price: unknown) =>
+      (await act(admin, "deployments.put", { params: at, body: { provider: "inside", upstream_model: "m", price } })).body;
+    const inputs = (...days: readonly string[]) => days.map((day) => chargedAt(configuration, Date.parse(day)).rates.input_uncached);
+    const scheduled = (view: Record<string, unknown>) =>
+      (view["scheduled_prices"] as { effective_from: string }[]).map((each) => each.effective_from);
+
+    const januaryText = "2027-01-01T01:00:00+01:00";
+    await assert.rejects(
+      put({ input: "9", effective_from: januaryText }),
+      problem("invalid_request", "price.effective_from"),
+      "nothing until then",
+    );
+    await put({ input: "1" });
+    const next = await put({ input: "2", effective_from: januaryText });
+    assert.deepEqual([next["price"], scheduled(next)], [{ input: "1" }, ["2027-01-01T00:00:00.000Z"]]);
+    assert.deepEqual(inputs("2026-12-31T23:59:59.999Z", "2027-01-01T00:00:00Z"), [1_000_000n, 2_000_000n]);
+    assert.deepEqual(
+      scheduled(await put({ input: "2", effective_from: januaryText })),
+      ["2027-01-01T00:00:00.000Z"],
+      "said twice is said once",
+    );
+    await put({ input: "3", effective_from: "2027-06-01T00:00:00Z" });
+    assert.deepEqual(inputs("2027-05-31T00:00:00Z", "2027-06-01T00:00:00Z"), [2_000_000n, 3_000_000n]);
+    const sooner = await put({ input: "4", effective_from: "2027-02-01T00:00:00Z" });
+    assert.equal(scheduled(sooner).length, 2, "June's, which would have begun after it, is replaced; January's is not");
+    assert.deepEqual((await act(admin, "deployments.get", { params: at })).body["scheduled_prices"], sooner["scheduled_prices"]);
+    assert.deepEqual(inputs("2027-01-15T00:00:00Z", "2027-12-01T00:00:00Z"), [2_000_000n, 4_000_000n]);
+    await act(admin, "deployments.put", { params: at, body: { region: "eu" } });
+    assert.deepEqual(inputs("2027-12-01T00:00:00Z"), [4_000_000n], "another field leaves them");
+
+    now = Date.parse("2027-02-02T00:00:00Z");
+    const reached = (await act(admin, "deployments.get", { params: at })).body;
+    assert.deepEqual([reached["price"], scheduled(reached)], [{ input: "4" }, []]);
+    const again = await put({ input: "4", effective_from: "2027-02-01T00:00:00Z" });
+    assert.equal(again["price_version"], reached["price_version"], "a file that is applied again after its date changes nothing");
+    await assert.rejects(put({ input: "5", effective_from: "2027-02-01T00:00:00Z" }), problem("invalid_request", "price.effective_from"));
+    await put({ input: "6", effective_from: "2028-01-01T00:00:00Z" });
+    const cleared = await put({ input: "4" });
+    assert.deepEqual([scheduled(cleared), inputs("2029-01-01T00:00:00Z")], [[], [4_000_000n]], "a price for now replaces what was to come");
+    for (let month = 1; month <= 8; month++)
+      await put({ input: "7", output: String(month), effective_from: `2030-0${month}-01T00:00:00Z` });
+    await assert.rejects(put({ input: "7", effective_from: "2031-01-01T00:00:00Z" }), /at most so many/);
+    await database.asSuperuser(async (client) => {
+      const { rows } = await client.query("SELECT count(*)::int AS versions FROM prices");
+      assert.deepEqual(rows, [{ versions: 14 }], "every version is kept");
     });
   }));
 

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { type ModelId, PLATFORM_TENANT, type TenantId } from "../../kernel/ids.ts";
-import { faultOfCredential, faultOfDeployment, findModel, listModels, parseBaseUrl, parseOptions } from "./decide.ts";
+import { type ModelId, PLATFORM_TENANT, type PriceVersion, type TenantId } from "../../kernel/ids.ts";
+import { faultOfCredential, faultOfDeployment, faultOfKeptPrice, findModel, listModels, parseBaseUrl, parseOptions } from "./decide.ts";
 import type { CatalogPart, Model } from "./model.ts";
-import { decidePrice, PRICED_CLASSES, ratesFromRow, ratesToRow, samePrice, statedPrice } from "./price.ts";
+import { decidePrice, PRICED_CLASSES, ratesFromRow, ratesToRow, samePrice, statedPrice, tiersFromRow, tiersToRow } from "./price.ts";
 
 const TENANT = "01890000-0000-7000-8000-00000000000a" as TenantId;
 const vendor = {
@@ -83,8 +83,13 @@ const stated = fc.dictionary(fc.constantFrom(...Object.keys(PRICED_CLASSES)), mi
 
 test("a stated price is exact to the pico-dollar, and survives storage and answer", () => {
   fc.assert(
-    fc.property(stated, (prices) => {
-      const decision = decidePrice(Object.fromEntries(Object.entries(prices).map(([name, millionth]) => [name, asDecimal(millionth)])));
+    fc.property(stated, fc.option(stated), (prices, longer) => {
+      const texts = (millionths: typeof prices) =>
+        Object.fromEntries(Object.entries(millionths).map(([name, millionth]) => [name, asDecimal(millionth)]));
+      const decision = decidePrice({
+        ...texts(prices),
+        ...(longer === null ? {} : { tiers: [{ above_input_tokens: 1_000, ...texts(longer) }] }),
+      });
       assert.ok(decision.kind === "priced");
       // One USD per million tokens is one million pico-dollars a token, so a millionth of it is one pico-dollar.
       for (const [name, millionth] of Object.entries(prices))
@@ -92,9 +97,11 @@ test("a stated price is exact to the pico-dollar, and survives storage and answe
       const stored = {
         source: decision.source,
         rates: ratesFromRow(JSON.parse(JSON.stringify(ratesToRow(decision.rates))) as Record<string, string>),
+        ...tiersFromRow(JSON.parse(JSON.stringify(tiersToRow(decision.tiers))) as ReturnType<typeof tiersToRow>),
       };
       assert.ok(samePrice(stored, decision));
-      const again = decidePrice(statedPrice(stored));
+      const restated = statedPrice(stored);
+      const again = decidePrice(restated === "dataset" ? "free" : restated);
       assert.ok(again.kind === "priced" && samePrice(again, decision));
     }),
   );
@@ -106,6 +113,52 @@ test("a price that cannot be exact, is negative, is no number or names no class 
     assert.equal(decision.kind === "fault" && decision.param, "price.input", text);
   }
   assert.equal(decidePrice({}).kind, "fault");
+  const tiers = (...starts: readonly number[]) =>
+    decidePrice({ input: "1", tiers: starts.map((above_input_tokens) => ({ above_input_tokens, input: "2" })) });
+  assert.equal(tiers(1, 2).kind, "priced");
+  for (const starts of [
+    [2, 1],
+    [2, 2],
+  ]) {
+    const decision = tiers(...starts);
+    assert.equal(decision.kind === "fault" && decision.param, "price.tiers.1.above_input_tokens");
+  }
+  const unnamed = decidePrice({ input: "1", tiers: [{ above_input_tokens: 1 }] });
+  assert.equal(unnamed.kind === "fault" && unnamed.param, "price.tiers.0");
+});
+
+test("a deployment that moves keeps a stated price, and no price that was the dataset's or a default", () => {
+  const cases: readonly [typeof vendor | typeof inside, string, "stated" | "free" | "dataset", boolean][] = [
+    [inside, "m", "free", true],
+    [inside, "other", "free", true],
+    [vendor, "m", "free", false],
+    [vendor, "m", "stated", true],
+    [inside, "other", "stated", true],
+    [inside, "m", "dataset", true],
+    [inside, "other", "dataset", false],
+    [vendor, "m", "dataset", false],
+  ];
+  for (const [provider, upstreamModel, source, kept] of cases) {
+    const fault = faultOfKeptPrice({ provider: "inside", upstream_model: "m" }, { provider, upstreamModel }, [
+      { from: 0, price: { version: "v" as PriceVersion, source, rates: {} } },
+    ]);
+    assert.equal(fault?.param, kept ? undefined : "price", `${provider.id} ${upstreamModel} ${source}`);
+  }
+});
+
+test("a tier says what it changes; what it leaves out costs what it costs below", () => {
+  const decision = decidePrice({
+    input: "1",
+    output: "2",
+    tiers: [
+      { above_input_tokens: 10, output: "3" },
+      { above_input_tokens: 20, input: "4" },
+    ],
+  });
+  assert.deepEqual(decision.kind === "priced" && decision.tiers, [
+    { above: 10, rates: { input_uncached: 1_000_000n, output: 3_000_000n } },
+    { above: 20, rates: { input_uncached: 4_000_000n, output: 3_000_000n } },
+  ]);
 });
 
 test("own models first, then those visible to all or granted; the key's list narrows both", () => {

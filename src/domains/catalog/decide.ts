@@ -1,6 +1,6 @@
 import { PLATFORM_TENANT, type TenantId } from "../../kernel/ids.ts";
 import type { Provider } from "../providers/index.ts";
-import type { CatalogPart, Model } from "./model.ts";
+import type { CatalogPart, Model, Price, PricePeriod } from "./model.ts";
 
 /** What the catalog must know of a provider. */
 export type ProviderFacts = Pick<Provider, "id" | "nature" | "defaultBaseUrl" | "secretField" | "freeByDefault" | "options">;
@@ -60,8 +60,30 @@ export function faultOfDeployment(
     };
   }
   if (!deployment.priced)
-    return { param: "price", message: "'price' is required: USD per million tokens as decimal strings, or \"free\"." };
+    return {
+      param: "price",
+      message:
+        "'price' is required: \"dataset\" (what the provider publishes), USD per million tokens as decimal strings such as " +
+        '{"input":"0.15","output":"0.60"}, or "free".',
+    };
   return null;
+}
+
+/** A deployment that becomes another's keeps a price that was stated, and none that came of what it was: the dataset's, or free by default. */
+export function faultOfKeptPrice(
+  before: { readonly provider: string; readonly upstream_model: string },
+  after: { readonly provider: Pick<ProviderFacts, "id" | "freeByDefault">; readonly upstreamModel: string },
+  prices: readonly PricePeriod[],
+): Fault | null {
+  const sources = prices.map(({ price }) => price.source);
+  const elsewhere = after.provider.id !== before.provider;
+  const outdated = sources.includes("dataset") && (elsewhere || after.upstreamModel !== before.upstream_model);
+  const unsaid = sources.includes("free") && elsewhere && !after.provider.freeByDefault;
+  if (!outdated && !unsaid) return null;
+  return {
+    param: "price",
+    message: "The price is that of another model. Send 'price' again, with the new 'upstream_model' or 'provider'.",
+  };
 }
 
 /** The options the provider's own schema makes of these, or its first objection. */
@@ -79,6 +101,18 @@ export function parseOptions(
   const path = issue?.code === "unrecognized_keys" ? [...issue.path, issue.keys[0] ?? ""] : (issue?.path ?? []);
   const param = ["options", ...path.map(String)].join(".");
   return { param, message: `'${param}': ${issue?.message ?? "not valid"}.` };
+}
+
+/** The price in force at `time`, ms since the epoch. */
+export function priceAt(prices: readonly PricePeriod[], time: number): Price {
+  return periodAt(prices, time).price;
+}
+
+/** The period that `time` is in. The first one stands for all time before it. */
+export function periodAt<Period extends PricePeriod>(periods: readonly Period[], time: number): Period {
+  const period = periods.findLast(({ from }) => from <= time) ?? periods[0];
+  if (period === undefined) throw new Error("a deployment without a price");
+  return period;
 }
 
 /** What the caller may call by this name: own rows first, then the platform's that it may see. Undefined: nothing. */

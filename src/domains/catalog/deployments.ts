@@ -1,4 +1,4 @@
-import type { CredentialId, DeploymentId, ModelId, PriceVersion } from "../../kernel/ids.ts";
+import type { CredentialId, DeploymentId, ModelId } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
 import { type TenantTransaction, tenantOf } from "../../storage/database/index.ts";
 import type { TenantKeyring } from "../../storage/secrets/index.ts";
@@ -21,18 +21,17 @@ import {
   type Written,
 } from "../../storage/snapshot/index.ts";
 import type { Allowed } from "../identity/index.ts";
-import { faultOfDeployment, parseOptions, type ProviderFacts } from "./decide.ts";
+import { faultOfDeployment, faultOfKeptPrice, parseOptions, type ProviderFacts } from "./decide.ts";
 import { modelAddress } from "./models.ts";
 import { type CatalogVerbsNeeds, providerNamed, refuse } from "./needs.ts";
-import { decidePrice, samePrice, type StatedPrice, statedPrice } from "./price.ts";
+import { atTime, type PriceView, priceView, timelineAfter } from "./pricing.ts";
+import { type StatedPrice, statedPrice } from "./price.ts";
 import { type StoredOptions, storedOptions } from "./source.ts";
 import {
   archiveDeployment,
   type CredentialRow,
   credentialsById,
-  currentPrices,
   type DeploymentRow,
-  type EffectivePrice,
   findCredentialToUse,
   findDeployment,
   findModelForUpdate,
@@ -40,9 +39,11 @@ import {
   type Fresh,
   insertDeployment,
   insertPrice,
+  type KeptPrice,
   listDeployments,
   type ModelRow,
   nextPosition,
+  priceTimelines,
   updateDeployment,
 } from "./store.ts";
 
@@ -73,8 +74,11 @@ export interface DeploymentView {
   readonly upstream_model: string;
   readonly region: string | null;
   readonly position: number;
+  /** In force, as it can be stated again. */
   readonly price: StatedPrice;
   readonly price_version: string;
+  readonly price_details: PriceView;
+  readonly scheduled_prices: PriceView[];
   readonly connect_timeout_ms: number | null;
   readonly first_token_timeout_ms: number | null;
   readonly idle_timeout_ms: number | null;
@@ -154,7 +158,8 @@ async function add(
   const now = new Date(needs.clock.now());
   const provider = providerNamed(needs, fields.provider);
   const credential = await credentialFor(needs, tx, fields.credential ?? null);
-  const price = nextPrice(needs, provider, fields.price ?? null, null);
+  const target = { provider, upstreamModel: fields.upstream_model ?? "" };
+  const prices = target.upstreamModel === "" ? [] : await timelineAfter(needs, target, fields.price, []);
   const row: Fresh<DeploymentRow> = {
     id,
     model_id: model,
@@ -162,7 +167,7 @@ async function add(
     display_name_sealed: sealDisplayName(keyring, "deployments", id, fields.display_name ?? null),
     provider: provider.id,
     credential_id: credential?.id ?? null,
-    upstream_model: fields.upstream_model ?? "",
+    upstream_model: target.upstreamModel,
     region: fields.region ?? null,
     position: fields.position ?? (await nextPosition(tx, model)),
     options: mergeOptions(provider, {}, fields),
@@ -170,10 +175,10 @@ async function add(
     created_at: now,
     updated_at: now,
   };
-  refuseBad(tx, provider, row, credential, price);
+  refuseBad(tx, provider, row, credential, prices);
   await insertDeployment(tx, row);
-  await insertPrice(tx, id, price, now);
-  return { before: null, after: viewOf(keyring, row, credential, price), revision: row.revision };
+  for (const price of prices) await insertPrice(tx, id, price);
+  return { before: null, after: viewOf(needs, keyring, row, credential, prices), revision: row.revision };
 }
 
 async function change(
@@ -186,14 +191,16 @@ async function change(
   const [before] = await viewsOf(needs, tx, [row]);
   const provider = providerNamed(needs, fields.provider ?? row.provider);
   const credential = await credentialFor(needs, tx, fields.credential === undefined ? row.credential_id : fields.credential);
-  const present = (await currentPrices(tx, [row.id])).get(row.id) ?? null;
-  const price = fields.price === undefined && present !== null ? present : nextPrice(needs, provider, fields.price ?? null, present);
+  const target = { provider, upstreamModel: kept(fields.upstream_model, row.upstream_model) };
+  const present = (await priceTimelines(tx, [row.id])).get(row.id) ?? [];
+  if (fields.price === undefined) refuse(faultOfKeptPrice(row, target, present));
+  const prices = await timelineAfter(needs, target, fields.price, present);
   const changes = {
     display_name_sealed:
       fields.display_name === undefined ? row.display_name_sealed : sealDisplayName(keyring, "deployments", row.id, fields.display_name),
     provider: provider.id,
     credential_id: credential?.id ?? null,
-    upstream_model: kept(fields.upstream_model, row.upstream_model),
+    upstream_model: target.upstreamModel,
     region: kept(fields.region, row.region),
     position: kept(fields.position, row.position),
     options: mergeOptions(provider, storedOptions.parse(row.options), fields),
@@ -201,10 +208,10 @@ async function change(
     updated_at: new Date(needs.clock.now()),
   };
   const changed = { ...row, ...changes };
-  refuseBad(tx, provider, changed, credential, price);
+  refuseBad(tx, provider, changed, credential, prices);
   await updateDeployment(tx, row.id, changes);
-  if (price !== null && price !== present) await insertPrice(tx, row.id, price, changes.updated_at);
-  return { before: existing(before), after: viewOf(keyring, changed, credential, price), revision: changes.revision };
+  for (const price of prices) if (!present.includes(price)) await insertPrice(tx, row.id, price);
+  return { before: existing(before), after: viewOf(needs, keyring, changed, credential, prices), revision: changes.revision };
 }
 
 function refuseBad(
@@ -212,34 +219,16 @@ function refuseBad(
   provider: ProviderFacts,
   row: Pick<DeploymentRow, "upstream_model">,
   credential: CredentialRow | null,
-  price: EffectivePrice | null,
-): asserts price is EffectivePrice {
+  prices: readonly KeptPrice[],
+): void {
   refuse(
     faultOfDeployment(provider, {
       owner: tenantOf(tx),
       credentialProvider: credential?.provider ?? null,
       upstreamModel: row.upstream_model,
-      priced: price !== null,
+      priced: prices.length > 0,
     }),
   );
-}
-
-/**
- * The price that is to be in force: the present one where nothing changes, else a new version. Null: none, and the provider
- * is not free. Versions of one deployment get later and later times, also when the clocks of two processes disagree.
- */
-function nextPrice(
-  needs: CatalogVerbsNeeds,
-  provider: ProviderFacts,
-  stated: StatedPrice | null,
-  present: EffectivePrice | null,
-): EffectivePrice | null {
-  if (stated === null && !provider.freeByDefault) return null;
-  const decision = decidePrice(stated ?? "free");
-  if (decision.kind === "fault") throw new Problem("invalid_request", decision);
-  if (present !== null && samePrice(decision, present)) return present;
-  const time = Math.max(needs.clock.now(), (present?.effectiveAt.getTime() ?? 0) + 1);
-  return { version: needs.makeId<PriceVersion>(), source: decision.source, rates: decision.rates, effectiveAt: new Date(time) };
 }
 
 async function credentialFor(needs: CatalogVerbsNeeds, tx: TenantTransaction, nameOrId: string | null): Promise<CredentialRow | null> {
@@ -269,7 +258,7 @@ function mergeOptions(provider: ProviderFacts, present: StoredOptions, fields: D
 
 async function viewsOf(needs: CatalogVerbsNeeds, tx: TenantTransaction, rows: readonly DeploymentRow[]): Promise<DeploymentView[]> {
   const keyring = needs.keyring(tenantOf(tx));
-  const prices = await currentPrices(
+  const timelines = await priceTimelines(
     tx,
     rows.map((row) => row.id),
   );
@@ -282,17 +271,25 @@ async function viewsOf(needs: CatalogVerbsNeeds, tx: TenantTransaction, rows: re
     ).map((row) => [row.id, row]),
   );
   return rows.map((row) =>
-    viewOf(keyring, row, row.credential_id === null ? null : existing(credentials.get(row.credential_id)), existing(prices.get(row.id))),
+    viewOf(
+      needs,
+      keyring,
+      row,
+      row.credential_id === null ? null : existing(credentials.get(row.credential_id)),
+      existing(timelines.get(row.id)),
+    ),
   );
 }
 
 function viewOf(
+  { clock }: Pick<CatalogVerbsNeeds, "clock">,
   keyring: TenantKeyring,
   row: Fresh<DeploymentRow>,
   credential: CredentialRow | null,
-  price: EffectivePrice,
+  prices: readonly KeptPrice[],
 ): DeploymentView {
   const stored = storedOptions.parse(row.options);
+  const { present, pending } = atTime(prices, clock.now());
   return {
     id: row.id,
     name: openName(keyring, "deployments", row),
@@ -302,8 +299,10 @@ function viewOf(
     upstream_model: row.upstream_model,
     region: row.region,
     position: row.position,
-    price: statedPrice(price),
-    price_version: price.version,
+    price: statedPrice(present.price),
+    price_version: present.price.version,
+    price_details: priceView(present),
+    scheduled_prices: pending.map(priceView),
     connect_timeout_ms: stored.connect_timeout_ms ?? null,
     first_token_timeout_ms: stored.first_token_timeout_ms ?? null,
     idle_timeout_ms: stored.idle_timeout_ms ?? null,

@@ -12,7 +12,7 @@ import type { CatalogPart, Model } from "./model.ts";
 import { createGrantVerbs, createModelVerbs } from "./models.ts";
 import { catalogRoutes } from "./routes.ts";
 
-export type { ProviderFacts } from "./decide.ts";
+export { priceAt, type ProviderFacts } from "./decide.ts";
 export type { CatalogPart, Deployment, DeploymentOptions, Model, Price } from "./model.ts";
 export { createCatalogSource } from "./source.ts";
 

@@ -12,11 +12,43 @@ export interface Credential {
   readonly secret: string | null;
 }
 
-/** A price version: what one unit of each class costs, pico-dollars. Immutable. A class absent from `rates` has no price. */
+/** What one unit of each class costs, pico-dollars. A class that is absent has no price. */
+export type Rates = Readonly<Partial<Record<TokenClass, PicoDollars>>>;
+
+/** A price version. Immutable. */
 export interface Price {
   readonly version: PriceVersion;
-  readonly source: "stated" | "free";
-  readonly rates: Readonly<Partial<Record<TokenClass, PicoDollars>>>;
+  readonly source: "stated" | "free" | "dataset";
+  readonly rates: Rates;
+  /** Long-context rates, shortest first. Absent: `rates` hold for every length. */
+  readonly tiers?: readonly PriceTier[];
+}
+
+/** Every token of an attempt whose input is more than `above` tokens, whatever their classes, costs these. */
+export interface PriceTier {
+  readonly above: number;
+  readonly rates: Rates;
+}
+
+/** A price and when it begins to be in force, ms since the epoch; it ends where the next one begins. */
+export interface PricePeriod {
+  readonly from: number;
+  readonly price: Price;
+}
+
+/** Where a price of the dataset comes from. */
+export interface DatasetOrigin {
+  /** Of the dataset: its package's. */
+  readonly version: string;
+  /** When that version was published, YYYY-MM-DD. */
+  readonly published: string;
+  /** The dataset's names. */
+  readonly provider: string;
+  readonly model: string;
+  /** Since when the provider asks this price, YYYY-MM-DD, where the dataset says it. */
+  readonly since: string | null;
+  /** Whether the provider's price depends on the hour: this is then the dearest of the day. */
+  readonly dearest_of_day: boolean;
 }
 
 /** One concrete endpoint that serves a model. */
@@ -28,7 +60,8 @@ export interface Deployment {
   readonly credential: Credential | null;
   readonly upstreamModel: string;
   readonly region: string | null;
-  readonly price: Price;
+  /** In force since `from`, earliest first, then those to come; never empty. The one to charge: `priceAt`. */
+  readonly prices: readonly PricePeriod[];
   readonly options: DeploymentOptions;
 }
 

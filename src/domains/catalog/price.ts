@@ -1,9 +1,25 @@
 import { formatUsdPerMillion, parseUsdPerMillion, type PicoDollars } from "../../kernel/money.ts";
 import type { TokenClass } from "../../kernel/tokens.ts";
-import type { Price } from "./model.ts";
+import type { Price, PriceTier, Rates } from "./model.ts";
 
-/** A price as the API states it: `free`, or USD per million tokens (images: per million images) as decimal strings. */
-export type StatedPrice = "free" | Readonly<Partial<Record<PricedClass, string>>>;
+/** A price as the API states it: `free`, `dataset`, or what each class costs. */
+export type StatedPrice = "free" | "dataset" | StatedRates;
+
+/** USD per million tokens (images: per million image tokens) as decimal strings. */
+export type ClassPrices = Readonly<Partial<Record<PricedClass, string>>>;
+type StatedClasses = Readonly<Partial<Record<PricedClass, string | undefined>>>;
+
+export interface StatedRates extends StatedClasses {
+  /** Long-context prices. A class that a tier leaves out costs what it costs below. */
+  readonly tiers?: StatedTier[] | undefined;
+  /** ISO 8601. Absent: at once. */
+  readonly effective_from?: string | undefined;
+}
+
+export interface StatedTier extends StatedClasses {
+  /** The tier's prices hold for all tokens of an attempt with more input tokens than this. */
+  readonly above_input_tokens: number;
+}
 
 /** The API's name of each class that can have a price. */
 export const PRICED_CLASSES = {
@@ -19,38 +35,65 @@ export const PRICED_CLASSES = {
 } as const satisfies Record<string, TokenClass>;
 
 export type PricedClass = keyof typeof PRICED_CLASSES;
+export const CLASS_NAMES = Object.keys(PRICED_CLASSES) as PricedClass[];
 
-export type Rates = Price["rates"];
+/** What a price says, whatever its version. */
+export type Terms = Pick<Price, "source" | "rates" | "tiers">;
 
 export type PriceDecision =
-  | { readonly kind: "priced"; readonly source: Price["source"]; readonly rates: Rates }
+  | ({ readonly kind: "priced" } & Terms)
   | { readonly kind: "fault"; readonly param: string; readonly message: string };
 
 /** Exact, or a fault that names the class. */
-export function decidePrice(stated: StatedPrice): PriceDecision {
+export function decidePrice(stated: "free" | StatedRates): PriceDecision {
   if (stated === "free") return { kind: "priced", source: "free", rates: {} };
-  const rates: Partial<Record<TokenClass, PicoDollars>> = {};
-  for (const [name, text] of Object.entries(stated)) {
-    const rate = parseUsdPerMillion(text);
-    if (rate === null)
-      return {
-        kind: "fault",
-        param: `price.${name}`,
-        message: `'price.${name}' must be USD per million as a decimal string of at most 6 decimals, such as "0.15".`,
-      };
-    rates[PRICED_CLASSES[name as PricedClass]] = rate;
+  const rates = ratesOf(stated, "price");
+  if ("kind" in rates) return rates;
+  const tiers: PriceTier[] = [];
+  for (const [index, tier] of (stated.tiers ?? []).entries()) {
+    const own = ratesOf(tier, `price.tiers.${index}`);
+    if ("kind" in own) return own;
+    const below = tiers.at(-1);
+    if (below !== undefined && below.above >= tier.above_input_tokens)
+      return fault(`price.tiers.${index}.above_input_tokens`, "must be more than that of the tier before.");
+    tiers.push({ above: tier.above_input_tokens, rates: { ...(below?.rates ?? rates), ...own } });
   }
-  if (Object.keys(rates).length === 0)
-    return { kind: "fault", param: "price", message: "'price' names no class. State what input and output cost, or \"free\"." };
-  return { kind: "priced", source: "stated", rates };
+  return { kind: "priced", source: "stated", rates, ...tiersIfAny(tiers) };
 }
 
-export function statedPrice(price: Pick<Price, "source" | "rates">): StatedPrice {
-  if (price.source === "free") return "free";
+function ratesOf(stated: StatedClasses, path: string): Rates | Extract<PriceDecision, { kind: "fault" }> {
+  const rates: Partial<Record<TokenClass, PicoDollars>> = {};
+  for (const name of CLASS_NAMES) {
+    const text = stated[name];
+    if (text === undefined) continue;
+    const rate = parseUsdPerMillion(text);
+    if (rate === null)
+      return fault(`${path}.${name}`, 'must be USD per million as a decimal string of at most 6 decimals, such as "0.15".');
+    rates[PRICED_CLASSES[name]] = rate;
+  }
+  return Object.keys(rates).length > 0 ? rates : fault(path, `names no class. State what input and output cost, or "free".`);
+}
+
+function fault(param: string, message: string): Extract<PriceDecision, { kind: "fault" }> {
+  return { kind: "fault", param, message: `'${param}' ${message}` };
+}
+
+function tiersIfAny(tiers: readonly PriceTier[]): Pick<Price, "tiers"> {
+  return tiers.length === 0 ? {} : { tiers };
+}
+
+/** As it can be stated again. */
+export function statedPrice({ source, rates, tiers }: Terms): StatedPrice {
+  if (source !== "stated") return source;
+  if (tiers === undefined) return classPrices(rates);
+  return { ...classPrices(rates), tiers: tiers.map((tier) => ({ above_input_tokens: tier.above, ...classPrices(tier.rates) })) };
+}
+
+export function classPrices(rates: Rates): ClassPrices {
   const stated: Partial<Record<PricedClass, string>> = {};
-  for (const [name, tokenClass] of Object.entries(PRICED_CLASSES)) {
-    const rate = price.rates[tokenClass];
-    if (rate !== undefined) stated[name as PricedClass] = formatUsdPerMillion(rate);
+  for (const name of CLASS_NAMES) {
+    const rate = rates[PRICED_CLASSES[name]];
+    if (rate !== undefined) stated[name] = formatUsdPerMillion(rate);
   }
   return stated;
 }
@@ -71,6 +114,31 @@ export function ratesFromRow(row: Readonly<Record<string, string>>): Rates {
   );
 }
 
-export function samePrice(one: Pick<Price, "source" | "rates">, other: Pick<Price, "source" | "rates">): boolean {
-  return one.source === other.source && Object.values(PRICED_CLASSES).every((name) => one.rates[name] === other.rates[name]);
+/** As `prices.tiers` keeps them. */
+export function tiersToRow(tiers: readonly PriceTier[] = []): TierRow[] {
+  return tiers.map(({ above, rates }) => ({ above, rates: ratesToRow(rates) }));
+}
+
+export function tiersFromRow(rows: readonly TierRow[]): Pick<Price, "tiers"> {
+  return tiersIfAny(rows.map(({ above, rates }) => ({ above, rates: ratesFromRow(rates) })));
+}
+
+interface TierRow {
+  readonly above: number;
+  readonly rates: Record<string, string>;
+}
+
+export function samePrice(one: Terms, other: Terms): boolean {
+  const tiers = one.tiers ?? [];
+  const others = other.tiers ?? [];
+  return (
+    one.source === other.source &&
+    sameRates(one.rates, other.rates) &&
+    tiers.length === others.length &&
+    tiers.every((tier, index) => tier.above === others[index]?.above && sameRates(tier.rates, others[index].rates))
+  );
+}
+
+function sameRates(one: Rates, other: Rates): boolean {
+  return Object.values(PRICED_CLASSES).every((name) => one[name] === other[name]);
 }

@@ -17,7 +17,7 @@ import type { Proofs } from "../identity/index.ts";
 import type { CredentialFields, CredentialVerbs } from "./credentials.ts";
 import type { DeploymentVerbs } from "./deployments.ts";
 import type { GrantVerbs, ModelVerbs } from "./models.ts";
-import { PRICED_CLASSES } from "./price.ts";
+import { CLASS_NAMES, type PricedClass } from "./price.ts";
 
 export interface CatalogRoutesNeeds {
   readonly credentials: CredentialVerbs;
@@ -191,7 +191,8 @@ function deploymentRoutes(deployments: DeploymentVerbs) {
       id: "deployments.put",
       method: "PUT",
       path,
-      summary: "Create or change a deployment: one endpoint that serves the model. A changed price is a new price version.",
+      summary:
+        "Create or change a deployment: one endpoint that serves the model. A changed price is a new version, in place of those that would begin after it.",
       permission: "platform:catalog:write",
       reach: "platform",
       params,
@@ -391,12 +392,46 @@ const modelResult = z.object({
   ...times,
 });
 
-const classPrices = Object.keys(PRICED_CLASSES) as (keyof typeof PRICED_CLASSES)[];
-const rate = z.string().max(32);
-const price = z.union([z.literal("free"), z.partialRecord(z.enum(classPrices), rate)], {
-  error:
-    `state "free", or USD per million tokens as decimal strings, such as {"input":"0.15","output":"0.60"} (classes: ${classPrices.join(", ")}); ` +
-    `a price "dataset" is not available here`,
+const MAX_TIERS = 4;
+const rate = z.string().max(32).optional();
+const classRates = Object.fromEntries(CLASS_NAMES.map((name) => [name, rate])) as Record<PricedClass, typeof rate>;
+const tiers = z
+  .array(z.strictObject({ above_input_tokens: tokens, ...classRates }))
+  .max(MAX_TIERS)
+  .describe("Long context, shortest first: what all tokens of a call cost whose input is longer than this.");
+const statedRates = z.strictObject({
+  ...classRates,
+  tiers: tiers.optional(),
+});
+const price = z.union(
+  [
+    z.literal("dataset"),
+    z.literal("free"),
+    statedRates.extend({ effective_from: z.iso.datetime({ offset: true }).optional().describe("In the future; absent: at once.") }),
+  ],
+  {
+    error:
+      `state "dataset" (what the provider publishes), USD per million tokens as decimal strings such as {"input":"0.15","output":"0.60"} ` +
+      `(classes: ${CLASS_NAMES.join(", ")}; tiers; effective_from), or "free"`,
+  },
+);
+const ratesView = z.partialRecord(z.enum(CLASS_NAMES), z.string());
+const priceDetails = z.object({
+  version: z.string(),
+  source: z.enum(["stated", "free", "dataset"]),
+  effective_from: z.iso.datetime(),
+  rates: ratesView,
+  tiers: z.array(z.object({ above_input_tokens: tokens, rates: ratesView })),
+  dataset: z
+    .object({
+      version: z.string().describe("Of the dataset."),
+      published: z.string().describe("The day that version was published."),
+      provider: z.string(),
+      model: z.string(),
+      since: z.string().nullable().describe("The day the provider began to ask this price, where the dataset says it."),
+      dearest_of_day: z.boolean().describe("Whether the provider's price depends on the hour: this is then the dearest."),
+    })
+    .nullable(),
 });
 
 const milliseconds = z.number().int().min(1).max(86_400_000).nullable().optional();
@@ -422,8 +457,10 @@ const deploymentResult = z.object({
   upstream_model: z.string(),
   region: z.string().nullable(),
   position: z.number().int(),
-  price: z.union([z.literal("free"), z.partialRecord(z.enum(classPrices), z.string())]),
+  price: z.union([z.literal("free"), z.literal("dataset"), statedRates]).describe("In force."),
   price_version: z.string(),
+  price_details: priceDetails,
+  scheduled_prices: z.array(priceDetails).describe("To come, earliest first."),
   connect_timeout_ms: z.number().int().nullable(),
   first_token_timeout_ms: z.number().int().nullable(),
   idle_timeout_ms: z.number().int().nullable(),

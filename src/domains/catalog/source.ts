@@ -1,11 +1,11 @@
 import { z } from "zod";
 import { BOUNDS } from "../../kernel/bounds.ts";
-import type { CredentialId, DeploymentId, ModelId, TenantId } from "../../kernel/ids.ts";
+import type { CredentialId, ModelId, TenantId } from "../../kernel/ids.ts";
 import type { TenantKeyring } from "../../storage/secrets/index.ts";
 import { groupByTenant, openName, type Present, type Source } from "../../storage/snapshot/index.ts";
 import { type ProviderFacts, parseOptions } from "./decide.ts";
-import type { CatalogPart, Credential, Deployment, DeploymentOptions, Model, Price } from "./model.ts";
-import { type CatalogRows, type CredentialRow, type DeploymentRow, type ModelRow, priceOf, readCatalog } from "./store.ts";
+import type { CatalogPart, Credential, Deployment, DeploymentOptions, Model, PricePeriod } from "./model.ts";
+import { type CatalogRows, type CredentialRow, type DeploymentRow, type ModelRow, readCatalog, timelinesOf } from "./store.ts";
 
 export interface CatalogSourceNeeds {
   readonly providers: { get(id: string): ProviderFacts | undefined };
@@ -77,7 +77,7 @@ function partsFinder(
   keyring: TenantKeyring,
   providers: CatalogSourceNeeds["providers"],
 ): (row: DeploymentRow) => Omit<DeploymentParts, "model"> {
-  const prices = new Map(rows.prices.map((row): [DeploymentId, Price] => [row.deployment_id, priceOf(row)]));
+  const timelines = timelinesOf(rows.prices);
   const sealed = new Map(rows.credentials.map((row): [CredentialId, CredentialRow] => [row.id, row]));
   const opened = new Map<CredentialId, Credential>();
   const credentialOf = (id: CredentialId): Credential | undefined => {
@@ -86,12 +86,12 @@ function partsFinder(
     return opened.get(id);
   };
   return (row) => {
-    const price = prices.get(row.id);
+    const prices = timelines.get(row.id)?.map(({ from, price }) => ({ from, price }));
     const credential = row.credential_id === null ? null : credentialOf(row.credential_id);
     const provider = providers.get(row.provider);
-    if (price === undefined || credential === undefined || provider === undefined)
+    if (prices === undefined || credential === undefined || provider === undefined)
       throw new Error(`deployment ${row.id} lacks its price, credential or provider`);
-    return { price, credential, provider };
+    return { prices, credential, provider };
   };
 }
 
@@ -122,7 +122,7 @@ function modelOf(owner: TenantId, keyring: TenantKeyring, row: ModelRow, deploym
 
 interface DeploymentParts {
   readonly model: Model;
-  readonly price: Price;
+  readonly prices: readonly PricePeriod[];
   readonly credential: Credential | null;
   readonly provider: ProviderFacts;
 }
@@ -136,7 +136,7 @@ function deploymentOf(keyring: TenantKeyring, row: DeploymentRow, parts: Deploym
     credential: parts.credential,
     upstreamModel: row.upstream_model,
     region: row.region,
-    price: parts.price,
+    prices: parts.prices,
     options: effectiveOptions(parts.provider, storedOptions.parse(row.options)),
   };
 }

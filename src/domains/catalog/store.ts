@@ -1,9 +1,9 @@
-import type { Selectable } from "kysely";
+import type { ExpressionBuilder, Selectable } from "kysely";
 import { type CredentialId, type DeploymentId, type ModelId, PLATFORM_TENANT, type TenantId } from "../../kernel/ids.ts";
 import type { SystemTransaction, Tables, TenantTransaction } from "../../storage/database/index.ts";
 import { type Address, ofTenants } from "../../storage/snapshot/index.ts";
-import { ratesFromRow, ratesToRow } from "./price.ts";
-import type { Price } from "./model.ts";
+import type { DatasetOrigin, Price, PricePeriod } from "./model.ts";
+import { ratesFromRow, ratesToRow, tiersFromRow, tiersToRow } from "./price.ts";
 
 export type CredentialRow = Selectable<Tables["credentials"]>;
 export type ModelRow = Selectable<Tables["models"]>;
@@ -146,41 +146,78 @@ export async function archiveDeployment(tx: TenantTransaction, id: DeploymentId,
   await tx.updateTable("deployments").set({ archived_at: at, updated_at: at }).where("id", "=", id).execute();
 }
 
-export interface EffectivePrice extends Price {
+/** A version as it is kept. */
+export interface KeptPrice extends PricePeriod {
   readonly effectiveAt: Date;
+  /** Later than that of any version of the deployment made before it. */
+  readonly createdAt: Date;
+  readonly dataset: DatasetOrigin | null;
 }
 
-/** The price in force of each deployment named. */
-export async function currentPrices(
-  tx: TenantTransaction,
-  deployments: readonly DeploymentId[],
-): Promise<Map<DeploymentId, EffectivePrice>> {
+/** The versions of each deployment named that are in force or to come, as `timelineOf` orders them. */
+export async function priceTimelines(tx: TenantTransaction, deployments: readonly DeploymentId[]): Promise<Map<DeploymentId, KeptPrice[]>> {
   if (deployments.length === 0) return new Map();
   const rows = await tx
     .selectFrom("prices")
     .selectAll()
-    .distinctOn("deployment_id")
     .where("deployment_id", "in", deployments)
-    .orderBy("deployment_id")
-    .orderBy("effective_at", "desc")
+    .where(notReplaced)
+    .orderBy("created_at")
+    .orderBy("effective_at")
     .execute();
-  return new Map(rows.map((row) => [row.deployment_id, priceOf(row)]));
+  return timelinesOf(rows);
 }
 
-export function priceOf(row: PriceRow): EffectivePrice {
-  return { version: row.id, source: row.source, rates: ratesFromRow(row.rates), effectiveAt: row.effective_at };
+/** No later version was in force when it was made. */
+function notReplaced({ not, exists, selectFrom }: ExpressionBuilder<Tables, "prices">) {
+  return not(
+    exists(
+      selectFrom("prices as later")
+        .select("later.id")
+        .whereRef("later.tenant_id", "=", "prices.tenant_id")
+        .whereRef("later.deployment_id", "=", "prices.deployment_id")
+        .whereRef("later.created_at", ">", "prices.created_at")
+        .whereRef("later.effective_at", "<=", "later.created_at"),
+    ),
+  );
 }
 
-export async function insertPrice(tx: TenantTransaction, deployment: DeploymentId, price: EffectivePrice, at: Date): Promise<void> {
+export function timelinesOf(rows: readonly PriceRow[]): Map<DeploymentId, KeptPrice[]> {
+  return new Map([...Map.groupBy(rows, (row) => row.deployment_id)].map(([id, versions]) => [id, timelineOf(versions)]));
+}
+
+/**
+ * Earliest first. Versions come in the order they were made; each replaces those that would begin with it or after it. One that
+ * was in force when it was made replaces all, and is in force whatever another process's clock says.
+ */
+function timelineOf(versions: readonly PriceRow[]): KeptPrice[] {
+  let timeline: KeptPrice[] = [];
+  for (const row of versions) {
+    const from = row.effective_at <= row.created_at ? 0 : row.effective_at.getTime();
+    timeline = [...timeline.filter((earlier) => earlier.from < from), keptPrice(row, from)];
+  }
+  return timeline;
+}
+
+function keptPrice(row: PriceRow, from: number): KeptPrice {
+  const price: Price = { version: row.id, source: row.source, rates: ratesFromRow(row.rates), ...tiersFromRow(row.tiers) };
+  const dataset = row.dataset as DatasetOrigin | null;
+  return { from, price, effectiveAt: row.effective_at, createdAt: row.created_at, dataset };
+}
+
+export async function insertPrice(tx: TenantTransaction, deployment: DeploymentId, kept: KeptPrice): Promise<void> {
+  const { price, effectiveAt, createdAt, dataset } = kept;
   await tx
     .insertInto("prices")
     .values({
       id: price.version,
       deployment_id: deployment,
-      effective_at: price.effectiveAt,
+      effective_at: effectiveAt,
       source: price.source,
       rates: JSON.stringify(ratesToRow(price.rates)),
-      created_at: at,
+      tiers: JSON.stringify(tiersToRow(price.tiers)),
+      dataset: dataset === null ? null : JSON.stringify(dataset),
+      created_at: createdAt,
     })
     .execute();
 }
@@ -215,7 +252,7 @@ export interface CatalogRows {
   readonly models: ModelRow[];
   readonly deployments: DeploymentRow[];
   readonly credentials: CredentialRow[];
-  /** In force. */
+  /** In force or to come, in the order they were made. */
   readonly prices: PriceRow[];
   readonly grants: GrantRow[];
 }
@@ -237,11 +274,10 @@ export async function readCatalog(tx: SystemTransaction, tenants: readonly Tenan
     prices: await tx
       .selectFrom("prices")
       .selectAll()
-      .distinctOn(["tenant_id", "deployment_id"])
       .where(whose)
-      .orderBy("tenant_id")
-      .orderBy("deployment_id")
-      .orderBy("effective_at", "desc")
+      .where(notReplaced)
+      .orderBy("created_at")
+      .orderBy("effective_at")
       .execute(),
     grants: await tx.selectFrom("grants").selectAll().where(whose).execute(),
   };

@@ -1,6 +1,7 @@
 import type { PicoDollars } from "../../kernel/money.ts";
 import {
   INPUT_CLASSES,
+  inputTokens,
   NO_TOKENS,
   OUTPUT_CLASSES,
   outputTokens,
@@ -22,9 +23,9 @@ export interface Pricing {
   readonly unpriced: readonly TokenClass[];
 }
 
-/** The price of a usage: pure, exact, each class at its own rate. */
-export function priceOf(tokens: TokenCounts, price: Price): Pricing {
-  const table = rateTable(price);
+/** The price of a usage: pure, exact, each class at its own rate; the charge is rounded up, once, to the pico-dollar. */
+export function priceOf(tokens: TokenCounts, price: Price, markupMillionths: number): Pricing {
+  const table = rateTable(price, price.tiers === undefined ? 0 : inputTokens(tokens));
   let cost = 0n;
   let unpriced = NONE;
   for (let index = 0; index < TOKEN_CLASSES.length; index++) {
@@ -34,18 +35,33 @@ export function priceOf(tokens: TokenCounts, price: Price): Pricing {
     cost += BigInt(count) * (table.rates[index] as bigint);
     if (table.unpriced.has(tokenClass)) unpriced = [...unpriced, tokenClass];
   }
-  return { cost, charge: cost, unpriced };
+  return { cost, charge: chargeOf(cost, markupMillionths), unpriced };
 }
 
-/** W: the most an attempt within `bound` can cost, whatever classes its tokens turn out to be of. */
-export function worstCase(bound: TokenBound, price: Price): PicoDollars {
-  const table = rateTable(price);
-  return BigInt(bound.input) * table.dearestInput + BigInt(bound.output) * table.dearestOutput;
+/** What the tenant pays of a cost: price × markup, rounded up to the pico-dollar. */
+export function chargeOf(cost: PicoDollars, markupMillionths: number): PicoDollars {
+  if (markupMillionths === NO_MARKUP) return cost;
+  return (cost * BigInt(markupMillionths) + (MILLION - 1n)) / MILLION;
 }
 
-/** What one token of the class costs under the price, stand-ins included. */
-export function rateOf(tokenClass: TokenClass, price: Price): PicoDollars {
-  return rateTable(price).rates[TOKEN_CLASSES.indexOf(tokenClass)] as bigint;
+/** The markup, in millionths, of a tenant that pays the price as it is. */
+export const NO_MARKUP = 1_000_000;
+const MILLION = 1_000_000n;
+
+/** W: the most an attempt within `bound` can be charged, whatever classes its tokens turn out to be of, and whichever tier they reach. */
+export function worstCase(bound: TokenBound, price: Price, markupMillionths: number): PicoDollars {
+  let most = 0n;
+  for (const { above, table } of rateTables(price)) {
+    if (above >= bound.input) continue;
+    const cost = BigInt(bound.input) * table.dearestInput + BigInt(bound.output) * table.dearestOutput;
+    if (cost > most) most = cost;
+  }
+  return chargeOf(most, markupMillionths);
+}
+
+/** What one token of the class costs in an attempt with that much input, stand-ins included. */
+export function rateOf(tokenClass: TokenClass, price: Price, input: number): PicoDollars {
+  return rateTable(price, input).rates[TOKEN_CLASSES.indexOf(tokenClass)] as bigint;
 }
 
 interface RateTable {
@@ -56,49 +72,68 @@ interface RateTable {
   readonly dearestOutput: PicoDollars;
 }
 
-/** A price is immutable and serves many attempts: its table is made once. */
-const tables = new WeakMap<Price, RateTable>();
-
-function rateTable(price: Price): RateTable {
-  const known = tables.get(price);
-  if (known !== undefined) return known;
-  const made = makeRateTable(price);
-  tables.set(price, made);
-  return made;
+interface TierTable {
+  /** The table of attempts with more input tokens than this. */
+  readonly above: number;
+  readonly table: RateTable;
 }
 
-function makeRateTable(price: Price): RateTable {
-  const dearestStated = dearest(TOKEN_CLASSES, price) ?? 0n;
+function rateTable(price: Price, input: number): RateTable {
+  const tables = rateTables(price);
+  let reached = tables[0];
+  for (let index = 1; index < tables.length; index++) if ((tables[index] as TierTable).above < input) reached = tables[index];
+  return (reached as TierTable).table;
+}
+
+/** A price is immutable and serves many attempts: its tables are made once. Shortest first; never empty. */
+const made = new WeakMap<Price, readonly TierTable[]>();
+
+function rateTables(price: Price): readonly TierTable[] {
+  const known = made.get(price);
+  if (known !== undefined) return known;
+  const isFree = price.source === "free";
+  const tables = [
+    { above: -1, table: makeRateTable(price.rates, isFree) },
+    ...(price.tiers ?? []).map(({ above, rates }) => ({ above, table: makeRateTable(rates, isFree) })),
+  ];
+  made.set(price, tables);
+  return tables;
+}
+
+function makeRateTable(stated: Rates, isFree: boolean): RateTable {
+  const dearestStated = dearest(TOKEN_CLASSES, stated) ?? 0n;
   const rates = TOKEN_CLASSES.map(
-    (tokenClass) => statedOrStandIn(tokenClass, price) ?? dearest(sideOf(tokenClass), price) ?? dearestStated,
+    (tokenClass) => statedOrStandIn(tokenClass, stated) ?? dearest(sideOf(tokenClass), stated) ?? dearestStated,
   );
-  const unpriced = TOKEN_CLASSES.filter((tokenClass) => price.source !== "free" && statedOrStandIn(tokenClass, price) === null);
+  const unpriced = TOKEN_CLASSES.filter((tokenClass) => !isFree && statedOrStandIn(tokenClass, stated) === null);
   const most = (classes: readonly TokenClass[]): PicoDollars =>
     classes.map((tokenClass) => rates[TOKEN_CLASSES.indexOf(tokenClass)] as bigint).reduce((a, b) => (b > a ? b : a), 0n);
   return { rates, unpriced: new Set(unpriced), dearestInput: most(INPUT_CLASSES), dearestOutput: most(OUTPUT_CLASSES) };
 }
 
 /** Vendors state no reasoning price where it is that of output, and no cache price where a cached token costs a token. */
-function statedOrStandIn(tokenClass: TokenClass, price: Price): PicoDollars | null {
-  const stated = price.rates[tokenClass];
+function statedOrStandIn(tokenClass: TokenClass, rates: Rates): PicoDollars | null {
+  const stated = rates[tokenClass];
   if (stated !== undefined) return stated;
-  if (tokenClass === "reasoning") return price.rates.output ?? null;
+  if (tokenClass === "reasoning") return rates.output ?? null;
   const cached = tokenClass === "cache_read" || tokenClass === "cache_write_5m" || tokenClass === "cache_write_1h";
-  return cached ? dearest(INPUT_CLASSES, price) : null;
+  return cached ? dearest(INPUT_CLASSES, rates) : null;
 }
 
 function sideOf(tokenClass: TokenClass): readonly TokenClass[] {
   return (INPUT_CLASSES as readonly TokenClass[]).includes(tokenClass) ? INPUT_CLASSES : OUTPUT_CLASSES;
 }
 
-function dearest(classes: readonly TokenClass[], price: Price): PicoDollars | null {
+function dearest(classes: readonly TokenClass[], rates: Rates): PicoDollars | null {
   let most: PicoDollars | null = null;
   for (const tokenClass of classes) {
-    const rate = price.rates[tokenClass];
+    const rate = rates[tokenClass];
     if (rate !== undefined && (most === null || rate > most)) most = rate;
   }
   return most;
 }
+
+type Rates = Price["rates"];
 
 const NONE: readonly TokenClass[] = [];
 

@@ -67,14 +67,16 @@ export class Held {
     if (!isCount(facts.bound.input) || !isCount(facts.bound.output)) throw new Error("a token bound that no record can carry");
     this.facts = facts;
     this.price = price;
-    this.worstCase = worstCase(facts.bound, price);
+    this.worstCase = worstCase(facts.bound, price, facts.markupMillionths);
     this.heldAt = heldAt;
     this.tokensPerSecond = tokensPerSecond;
   }
 
   admission() {
     const { facts, worstCase, price, tokensPerSecond } = this;
-    return { facts, worstCase, inputRate: rateOf("input_uncached", price), outputRate: rateOf("output", price), tokensPerSecond };
+    const { input } = facts.bound;
+    const [inputRate, outputRate] = [rateOf("input_uncached", price, input), rateOf("output", price, input)];
+    return { facts, worstCase, inputRate, outputRate, tokensPerSecond };
   }
 }
 

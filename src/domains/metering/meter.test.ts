@@ -13,7 +13,7 @@ import { Settler } from "./settle.ts";
 import { Speeds } from "./speeds.ts";
 import { factsOf, PRICE, silent, TestClock } from "./testing/facts.ts";
 import { ScriptedJournal } from "./testing/scripted-journal.ts";
-import { deltaFrame, doneFrame, ScriptedStream, streamed, type TestFrame, usageFrame, whole } from "./testing/scripted-stream.ts";
+import { deltaFrame, doneFrame, ScriptedStream, stopFrame, streamed, type TestFrame, usageFrame, whole } from "./testing/scripted-stream.ts";
 
 /** One attempt from hold to end over a scripted journal, with every promise of the meter checked at each delivery. */
 class Attempt {
@@ -287,6 +287,52 @@ test("an answer that breaks off after an early usage report is charged the repor
   const { settlement } = await attempt.metered.settled;
   assert.deepEqual(settlement.usage, { tokens: { ...NO_TOKENS, input_uncached: 7, output: 501 }, source: "counted" });
   assert.equal(settlement.estimated, true);
+});
+
+test("a whole answer whose only usage report came at its beginning is charged the report and what came since", async () => {
+  const attempt = new Attempt();
+  await attempt.begin();
+  attempt.pipe();
+  attempt.journal.commit();
+  attempt.upstream.emit([usageFrame(7, 1)]);
+  for (let token = 0; token < 500; token++) attempt.upstream.emit([deltaFrame(" t", 1)]);
+  attempt.upstream.emit([stopFrame(), doneFrame()]);
+  attempt.upstream.end({ kind: "complete" });
+  attempt.journal.commit();
+  const { settlement } = await attempt.metered.settled;
+  assert.deepEqual([settlement.usage.source, settlement.usage.tokens.output, settlement.estimated], ["counted", 501, true]);
+});
+
+test("a whole answer whose usage was reported at its end is charged that, whatever came after", async () => {
+  const attempt = new Attempt();
+  await attempt.begin();
+  attempt.pipe();
+  attempt.journal.commit();
+  attempt.upstream.emit([deltaFrame("one", 1), stopFrame(), usageFrame(7, 3), deltaFrame("late", 1), doneFrame()]);
+  attempt.upstream.end({ kind: "complete" });
+  attempt.journal.commit();
+  const { settlement } = await attempt.metered.settled;
+  assert.deepEqual([settlement.usage.source, settlement.usage.tokens.output, settlement.estimated], ["reported", 3, false]);
+});
+
+test("a count uses nothing and settles once it is durable", async () => {
+  const journal = new ScriptedJournal();
+  const clock = new TestClock();
+  const speeds = new Speeds();
+  const settler = new Settler({ journal, clock, speeds, log: silent, settled() {} });
+  const held = hold(factsOf({ kind: "count", bound: { input: 0, output: 0, certainty: "proof" } }), PRICE, { journal, clock, speeds, voided() {} });
+  journal.commit();
+  const response = { ...streamed(new ScriptedStream()), body: { kind: "count", count: { tokens: 12, exact: true } } };
+  const metered = meter(response as Parameters<typeof meter>[0], await held, { journal, clock, settler });
+  let told = false;
+  void metered.then(() => (told = true));
+  await Promise.resolve();
+  assert.equal(told, false);
+  journal.commit();
+  const { body, settled } = await metered;
+  assert.deepEqual(body, { kind: "count", count: { tokens: 12, exact: true } });
+  const { settlement } = await settled;
+  assert.deepEqual([settlement.usage, settlement.cost, settlement.charge, settlement.estimated], [{ tokens: NO_TOKENS, source: "reported" }, 0n, 0n, false]);
 });
 
 test("a usage report that nothing followed is charged as it is, also when the answer then breaks off", async () => {

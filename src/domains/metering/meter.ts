@@ -1,7 +1,8 @@
 import type { Dialect, Ending, ResponseBody, WholeBody } from "../../kernel/frame.ts";
+import { NO_TOKENS } from "../../kernel/tokens.ts";
 import type { ProviderResponse } from "../providers/index.ts";
 import { countUsage } from "./decide.ts";
-import { heldOf, overloaded } from "./hold.ts";
+import { type Held, heldOf, overloaded } from "./hold.ts";
 import type { Hold, MeteredResponse, Settlement } from "./model.ts";
 import { Tally } from "./passed.ts";
 import type { Outcome } from "./settle.ts";
@@ -9,7 +10,7 @@ import { type MeterNeeds, MeteredStream } from "./stream.ts";
 
 /**
  * Puts a provider's response behind its meter: the only place a MeteredResponse is minted. A stream is metered as it flows; a
- * whole body is handed on once its SETTLE is durable, and the promise rejects with the problem `overloaded` when the journal cannot keep it.
+ * whole body, or a count, is handed on once its SETTLE is durable, and the promise rejects with the problem `overloaded` when the journal cannot keep it.
  */
 export async function meter(response: ProviderResponse, hold: Hold, needs: MeterNeeds): Promise<MeteredResponse> {
   const { wire, body } = response;
@@ -18,7 +19,7 @@ export async function meter(response: ProviderResponse, hold: Hold, needs: Meter
     const stream = new MeteredStream(body.stream, wire, heldOf(hold), needs, (settlement, ending) => resolve({ settlement, ending }));
     return mint({ wire, body: { kind: "stream", stream }, settled });
   }
-  const settlement = await settleWhole(body.whole, hold, needs);
+  const settlement = body.kind === "count" ? await settleCount(hold, needs) : await settleWhole(body.whole, hold, needs);
   return mint({ wire, body, settled: Promise.resolve({ settlement, ending: COMPLETE }) });
 }
 
@@ -29,9 +30,18 @@ function mint(response: { wire: Dialect | null; body: ResponseBody; settled: Pro
 type Settled = Awaited<MeteredResponse["settled"]>;
 const COMPLETE: Ending = { kind: "complete" };
 
-function settleWhole(whole: WholeBody, hold: Hold, { settler, clock }: MeterNeeds): Promise<Settlement> {
+function settleWhole(whole: WholeBody, hold: Hold, needs: MeterNeeds): Promise<Settlement> {
   const held = heldOf(hold);
-  const outcome = wholeOutcome(whole, hold, Math.round(clock.monotonic() - held.heldAt));
+  return settleNow(held, wholeOutcome(whole, hold, Math.round(needs.clock.monotonic() - held.heldAt)), needs);
+}
+
+/** Counting tokens uses none. */
+function settleCount(hold: Hold, needs: MeterNeeds): Promise<Settlement> {
+  const usage: Outcome["usage"] = { tokens: NO_TOKENS, source: "reported" };
+  return settleNow(heldOf(hold), { status: "completed", usage, modelServed: null, firstTokenMs: null }, needs);
+}
+
+function settleNow(held: Held, outcome: Outcome, { settler }: MeterNeeds): Promise<Settlement> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const settlement = settler.settle(held, outcome, (fault) => (fault === null ? resolve() : reject(overloaded(fault))));
   return promise.then(() => settlement);

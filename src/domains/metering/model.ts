@@ -2,6 +2,7 @@ import type { Brand } from "../../kernel/brand.ts";
 import type { Dialect, Ending, ResponseBody } from "../../kernel/frame.ts";
 import type { AttemptId, CallId, DeploymentId, HopId, KeyId, ModelId, PriceVersion, ProjectId, TenantId } from "../../kernel/ids.ts";
 import type { PicoDollars } from "../../kernel/money.ts";
+import type { ModelRequest } from "../../kernel/request.ts";
 import type { TokenBound, Usage } from "../../kernel/tokens.ts";
 
 /** What the ledger must know of an attempt before an upstream sees a byte: the ADMIT record's content. */
@@ -16,7 +17,7 @@ export interface AttemptFacts {
   /** `unspecified` when the caller named none. */
   readonly feature: string;
   readonly trace: string | null;
-  readonly kind: "generate";
+  readonly kind: ModelRequest["kind"];
   readonly provider: string;
   readonly modelRequested: string;
   readonly model: ModelId;
@@ -28,13 +29,15 @@ export interface AttemptFacts {
   readonly bound: TokenBound;
   /** ms since the epoch. */
   readonly startedAt: number;
+  /** What the tenant pays of the price: 1,200,000 is ×1.2. */
+  readonly markupMillionths: number;
 }
 
 /** Money reserved before dispatch. Its id is the attempt's. Minted only by this domain's `hold`. Resolves exactly once. */
 export type Hold = Brand<
   {
     readonly facts: AttemptFacts;
-    /** W: the worst case of the attempt, pico-dollars. */
+    /** W: the most the attempt can be charged, pico-dollars. */
     readonly worstCase: PicoDollars;
     /** The most output tokens to ask the upstream for; null when no hard limit asks for a bound. */
     readonly outputBound: number | null;

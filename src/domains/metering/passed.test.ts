@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
 import type { ModelEvent } from "../../kernel/events.ts";
-import type { Frame } from "../../kernel/frame.ts";
+import type { Dialect, Frame } from "../../kernel/frame.ts";
 import { Tally } from "./passed.ts";
 
 const frameOf = (bytes: string, notable = false, events: readonly ModelEvent[] = []): Frame => ({
@@ -12,7 +12,7 @@ const frameOf = (bytes: string, notable = false, events: readonly ModelEvent[] =
 });
 const chunk = (delta: unknown, indentation?: number) =>
   `data: ${JSON.stringify({ id: "chatcmpl-1", object: "chat.completion.chunk", model: "m", choices: [{ index: 0, delta, logprobs: null, finish_reason: null }], usage: null }, null, indentation)}\n\n`;
-const tallied = (frame: Frame, wire: "openai" | null = "openai") => {
+const tallied = (frame: Frame, wire: Dialect | null = "openai") => {
   const tally = new Tally();
   tally.add(frame, wire);
   const { outputFrames, outputBytes, atMost } = tally;
@@ -51,6 +51,22 @@ test("the bound of a frame is at least the bytes the model wrote in it, however 
 test("the usual frame counts exactly the text it carries", () => {
   assert.deepEqual(tallied(frameOf(chunk({ content: " Hello" }))), { outputFrames: 1, outputBytes: 6, atMost: 6 });
   assert.deepEqual(tallied(frameOf(chunk({}))), { outputFrames: 0, outputBytes: 0, atMost: 0 });
+});
+
+test("of an Anthropic delta only what the model wrote counts, and of a message's end nothing", () => {
+  const event = (delta: unknown) => frameOf(`event: x\ndata: ${JSON.stringify({ type: "content_block_delta", index: 0, delta })}\n\n`);
+  const counted = (delta: unknown) => tallied(event(delta), "anthropic").outputBytes;
+  assert.deepEqual(tallied(event({ type: "text_delta", text: " Hello" }), "anthropic"), { outputFrames: 1, outputBytes: 6, atMost: 6 });
+  assert.equal(counted({ type: "input_json_delta", partial_json: "{}" }), 2);
+  assert.equal(counted({ type: "thinking_delta", thinking: "hm" }), 2);
+  assert.equal(counted({ stop_reason: "end_turn", stop_sequence: "END", stop_details: null, container: null }), 0);
+  assert.equal(counted({ type: "delta_of_tomorrow", words: "abc" }), 3);
+});
+
+test("an opening frame's role, and the id and type of a tool's call, are not the model's writing", () => {
+  assert.equal(tallied(frameOf(chunk({ role: "assistant", content: "" }))).outputBytes, 0);
+  const call = { index: 0, id: "call_0123456789", type: "function", function: { name: "f", arguments: "{}" } };
+  assert.equal(tallied(frameOf(chunk({ tool_calls: [call] }))).outputBytes, 3);
 });
 
 test("a frame in which no delta is found is bounded by its length and counted by its events, unless it is one that says something else", () => {

@@ -10,7 +10,7 @@ export class Tally implements Passed {
   atMost = 0;
 
   add(frame: Frame, wire: Dialect | null): void {
-    if (wire !== null && this.#addDeltas(frame.bytes)) return;
+    if (wire !== null && this.#addDeltas(frame.bytes, ENVELOPES[wire])) return;
     const before = this.atMost;
     this.addEvents(frame.events());
     // A frame of a shape that is not known may hold text where nobody looks.
@@ -25,35 +25,40 @@ export class Tally implements Passed {
   }
 
   /**
-   * The `delta` objects of a `chat.completion.chunk`, walked byte by byte without parsing the frame. False when it has none.
+   * The `delta` objects of a `chat.completion.chunk` or of a `RawMessageStreamEvent`, walked byte by byte without parsing the frame. False when it has none.
    * Model text cannot forge or hide one: in a JSON string a quote is escaped.
    */
-  #addDeltas(bytes: Buffer): boolean {
+  #addDeltas(bytes: Buffer, envelope: Envelope): boolean {
     let found = false;
     for (let at = bytes.indexOf(DELTA); at !== -1; at = bytes.indexOf(DELTA, at)) {
       const colon = afterSpace(bytes, at + DELTA.length);
       const start = bytes[colon] === COLON ? afterSpace(bytes, colon + 1) : at;
-      at = bytes[start] === OPEN ? this.#addObject(bytes, start) : at + DELTA.length;
+      at = bytes[start] === OPEN ? this.#addObject(bytes, start, envelope) : at + DELTA.length;
       found ||= bytes[start] === OPEN;
     }
     return found;
   }
 
-  /** Counts the object that opens at `start` and returns where it ends: its string values as output, its length less the usual envelope as bound. */
-  #addObject(bytes: Buffer, start: number): number {
+  /**
+   * Counts the object that opens at `start` and returns where it ends: its string values, less the envelope's, as output; its length less the
+   * usual envelope as bound.
+   */
+  #addObject(bytes: Buffer, start: number, envelope: Envelope): number {
     let depth = 0;
     let values = 0;
+    let isEnvelope = false;
     let at = start;
     for (; at < bytes.length; at++) {
       const byte = bytes[at];
       if (byte === QUOTE) {
         const end = endOfString(bytes, at + 1);
-        if (bytes[afterSpace(bytes, end + 1)] !== COLON) values += end - at - 1;
+        if (bytes[afterSpace(bytes, end + 1)] === COLON) isEnvelope = envelope.keys.some((key) => isAt(key, bytes, at + 1, end));
+        else if (!isEnvelope) values += end - at - 1;
         at = end;
       } else if (byte === OPEN) depth++;
       else if (byte === CLOSE && --depth === 0) break;
     }
-    this.#count(Math.max(values, at + 1 - start - DELTA_ENVELOPE_BYTES), values);
+    this.#count(Math.max(values, at + 1 - start - envelope.bytes), values);
     return Math.min(at + 1, bytes.length);
   }
 
@@ -76,6 +81,11 @@ function outputBytes(event: ModelEvent): number {
       return Buffer.byteLength(event.name);
     case "tool-call-delta":
       return Buffer.byteLength(event.arguments);
+    // Both can hold encrypted reasoning, billed as output: no shorter than what it hides.
+    case "reasoning-signature":
+      return Buffer.byteLength(event.signature);
+    case "reasoning-hidden":
+      return Buffer.byteLength(event.data);
     case "response-start":
     case "choice-end":
     case "usage":
@@ -102,8 +112,28 @@ function afterSpace(bytes: Buffer, from: number): number {
   return at;
 }
 
+function isAt(key: Buffer, bytes: Buffer, from: number, to: number): boolean {
+  return to - from === key.length && bytes.compare(key, 0, key.length, from, to) === 0;
+}
+
+/** What of a delta is not the model's writing. */
+interface Envelope {
+  /** Whose string values are the dialect's own words. */
+  readonly keys: readonly Buffer[];
+  /** Of the usual delta, without its text. */
+  readonly bytes: number;
+}
+
+/** `ChatCompletionChunk.Choice.Delta` (openai, completions.d.ts); `RawContentBlockDelta` and `RawMessageDeltaEvent.Delta` (@anthropic-ai/sdk, messages.d.ts). */
+const ENVELOPES: Readonly<Record<Dialect, Envelope>> = {
+  openai: { keys: ["role", "type", "id"].map((key) => Buffer.from(key)), bytes: '{"content":""}'.length },
+  anthropic: {
+    keys: ["type", "stop_reason", "stop_sequence", "category"].map((key) => Buffer.from(key)),
+    bytes: '{"type":"text_delta","text":""}'.length,
+  },
+};
+
 const DELTA = Buffer.from('"delta"');
-const DELTA_ENVELOPE_BYTES = '{"content":""}'.length;
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const COLON = 0x3a;

@@ -27,6 +27,7 @@ const anyAdmission: fc.Arbitrary<Admission> = fc.record(
         trace: fc.option(text),
         stream: fc.boolean(),
         project: fc.option(fc.constant(newId())),
+        markupMillionths: fc.nat(100_000_000),
       })
       .map((changes) => factsOf(changes as Partial<Admission["facts"]>)),
     worstCase: amount,
@@ -78,7 +79,9 @@ test("a record of another version, a changed one and garbage are refused, never 
     "[]",
     "null",
     "{",
-    good.replace("[1,", "[2,"),
+    good.replace("[2,", "[3,"),
+    good.replace("[2,", "[0,"),
+    good.replace("[2,", "[1,"),
     good.replace('"proof"', '"guess"'),
     good.replace(/\]$/, ",1]"),
     good.slice(0, -10),
@@ -87,6 +90,15 @@ test("a record of another version, a changed one and garbage are refused, never 
     assert.throws(() => decodeSettlement(attempt, Buffer.from(payload)), RecordUnreadable, payload);
     assert.throws(() => decodeMark(attempt, Buffer.from(payload)), RecordUnreadable, payload);
   }
+});
+
+test("an ADMIT of the first release, which knew no markup, replays: its charge is its cost", () => {
+  const attempt = "0198a000-0000-7000-8000-000000000001" as Settlement["attempt"];
+  const id = (last: number) => `"0198a000-0000-7000-8000-00000000000${last}"`;
+  const written = `[1,${id(2)},${id(3)},${id(4)},${id(5)},"0123456789","ada","search",null,"generate","openai","small",${id(6)},"gpt-5",${id(7)},null,${id(8)},true,1000,2000,"proof",1790000000000,"1350000000","150000","600000",100]`;
+  const { facts, ...rest } = decodeAdmission(attempt, Buffer.from(written));
+  assert.deepEqual([facts.markupMillionths, facts.startedAt, facts.bound.output], [1_000_000, 1_790_000_000_000, 2000]);
+  assert.deepEqual(rest, { worstCase: 1_350_000_000n, inputRate: 150_000n, outputRate: 600_000n, tokensPerSecond: 100 });
 });
 
 test("a record of the longest names and tags is a small part of what the journal carries", () => {

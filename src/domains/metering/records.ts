@@ -1,6 +1,7 @@
 import { type AttemptId, isUuid, type KeyId, type ProjectId, type Uuid } from "../../kernel/ids.ts";
 import type { PicoDollars } from "../../kernel/money.ts";
 import { NO_TOKENS, TOKEN_CLASSES, type TokenClass } from "../../kernel/tokens.ts";
+import { NO_MARKUP } from "./decide.ts";
 import { ATTEMPT_STATUSES, type AttemptFacts, type Settlement } from "./model.ts";
 
 /**
@@ -8,6 +9,8 @@ import { ATTEMPT_STATUSES, type AttemptFacts, type Settlement } from "./model.ts
  * `JSON.stringify`), PROGRESS as `1:<mark>`. The first element is the version; a reader knows every version ever written.
  */
 const VERSION = 1;
+/** 2 says the markup; 1 is of a time when every charge was the cost. */
+const ADMIT_VERSION = 2;
 
 /** The ADMIT record: the facts, and what a later process needs to charge the attempt without its price list. */
 export interface Admission {
@@ -27,7 +30,7 @@ export class RecordUnreadable extends Error {
 
 export function encodeAdmission({ facts, worstCase, inputRate, outputRate, tokensPerSecond }: Admission): string {
   return JSON.stringify([
-    VERSION,
+    ADMIT_VERSION,
     facts.hop,
     facts.call,
     facts.tenant,
@@ -49,6 +52,7 @@ export function encodeAdmission({ facts, worstCase, inputRate, outputRate, token
     facts.bound.output,
     facts.bound.certainty,
     facts.startedAt,
+    facts.markupMillionths,
     worstCase.toString(),
     inputRate.toString(),
     outputRate.toString(),
@@ -57,7 +61,7 @@ export function encodeAdmission({ facts, worstCase, inputRate, outputRate, token
 }
 
 export function decodeAdmission(attempt: AttemptId, payload: Buffer): Admission {
-  const fields = new Fields("ADMIT", attempt, payload);
+  const fields = new Fields("ADMIT", attempt, payload, ADMIT_VERSION);
   const facts: AttemptFacts = {
     attempt,
     hop: fields.id(),
@@ -68,7 +72,7 @@ export function decodeAdmission(attempt: AttemptId, payload: Buffer): Admission 
     user: fields.nullable(() => fields.text()),
     feature: fields.text(),
     trace: fields.nullable(() => fields.text()),
-    kind: fields.oneOf(["generate"]),
+    kind: fields.oneOf(["generate", "count"]),
     provider: fields.text(),
     modelRequested: fields.text(),
     model: fields.id(),
@@ -79,6 +83,7 @@ export function decodeAdmission(attempt: AttemptId, payload: Buffer): Admission 
     stream: fields.flag(),
     bound: { input: fields.count(), output: fields.count(), certainty: fields.oneOf(["proof", "rule"]) },
     startedAt: fields.number(),
+    markupMillionths: fields.version === 1 ? NO_MARKUP : fields.count(),
   };
   return fields.last({
     facts,
@@ -118,7 +123,7 @@ export function encodeSettlement(settlement: Settlement): string {
 }
 
 export function decodeSettlement(attempt: AttemptId, payload: Buffer): Settlement {
-  const fields = new Fields("SETTLE", attempt, payload);
+  const fields = new Fields("SETTLE", attempt, payload, VERSION);
   const status = fields.oneOf(ATTEMPT_STATUSES);
   const source = fields.oneOf(["reported", "counted"]);
   const tokens = { ...NO_TOKENS } as Record<TokenClass, number>;
@@ -146,7 +151,9 @@ class Fields {
   readonly #values: readonly unknown[];
   #at = 0;
 
-  constructor(kind: string, attempt: AttemptId, payload: Buffer) {
+  readonly version: number;
+
+  constructor(kind: string, attempt: AttemptId, payload: Buffer, newest: number) {
     this.#what = `the ${kind} record of attempt ${attempt}`;
     let values: unknown;
     try {
@@ -155,7 +162,9 @@ class Fields {
       throw new RecordUnreadable(`${this.#what} is not JSON`, { cause });
     }
     this.#values = Array.isArray(values) ? values : [];
-    if (this.#next() !== VERSION) throw new RecordUnreadable(`${this.#what} is of a version that this process does not know`);
+    this.version = this.count();
+    if (this.version < 1 || this.version > newest)
+      throw new RecordUnreadable(`${this.#what} is of a version that this process does not know`);
   }
 
   text(): string {

@@ -4,8 +4,10 @@ import fc from "fast-check";
 import { inputTokens, NO_TOKENS, outputTokens } from "../../kernel/tokens.ts";
 import { type JournalRecord, RECORD, type RecordKind } from "../../storage/journal/index.ts";
 import { nextMark, priceOf, worstCase } from "./decide.ts";
+import type { Price } from "../catalog/index.ts";
+import { Held } from "./hold.ts";
 import type { AttemptFacts, Settlement } from "./model.ts";
-import { type Admission, encodeAdmission, encodeMark, encodeSettlement } from "./records.ts";
+import { type Admission, decodeAdmission, encodeAdmission, encodeMark, encodeSettlement } from "./records.ts";
 import { Attempts, type SettledAttempt, settleLost } from "./replay.ts";
 import { factsOf, PRICE } from "./testing/facts.ts";
 
@@ -26,17 +28,25 @@ interface Program {
 /** Attempts that interleave as the meter lets them: nothing leaves before its ADMIT, nothing is delivered beyond its mark. */
 const anyProgram: fc.Arbitrary<Program> = fc
   .record({
-    attempts: fc.array(fc.record({ stream: fc.boolean(), input: fc.nat(10_000), output: fc.integer({ min: 1, max: 5_000 }) }), {
-      minLength: 1,
-      maxLength: 6,
-    }),
+    attempts: fc.array(
+      fc.record({
+        stream: fc.boolean(),
+        input: fc.nat(10_000),
+        output: fc.integer({ min: 1, max: 5_000 }),
+        markupMillionths: fc.integer({ min: 10_000, max: 3_000_000 }),
+      }),
+      {
+        minLength: 1,
+        maxLength: 6,
+      },
+    ),
     steps: fc.array(fc.tuple(fc.nat(5), fc.nat(700)), { maxLength: 60 }),
   })
   .map(({ attempts, steps }) => {
     const records: JournalRecord[] = [];
     const truths: ReadonlyMap<string, Truth>[] = [];
-    const live = attempts.map(({ stream, input, output }) =>
-      begin(factsOf({ stream, bound: { input, output, certainty: "proof" }, startedAt: 1_000 })),
+    const live = attempts.map(({ stream, input, output, markupMillionths }) =>
+      begin(factsOf({ stream, markupMillionths, bound: { input, output, certainty: "proof" }, startedAt: 1_000 })),
     );
     const write = (kind: RecordKind, facts: AttemptFacts, payload: string) => {
       records.push({
@@ -68,7 +78,13 @@ function begin(facts: AttemptFacts): Live {
     stage: 0,
     mark: 0,
     truth: {
-      admission: { facts, worstCase: worstCase(facts.bound, PRICE), inputRate: 150_000n, outputRate: 600_000n, tokensPerSecond: 50 },
+      admission: {
+        facts,
+        worstCase: worstCase(facts.bound, PRICE, facts.markupMillionths),
+        inputRate: 150_000n,
+        outputRate: 600_000n,
+        tokensPerSecond: 50,
+      },
       left: false,
       delivered: 0,
       completed: null,
@@ -95,7 +111,7 @@ function advanceAttempt(attempt: Live, amount: number, write: (kind: RecordKind,
   } else {
     attempt.stage = 3;
     const tokens = { ...NO_TOKENS, input_uncached: facts.bound.input, output: truth.delivered };
-    const { cost, charge } = priceOf(tokens, PRICE);
+    const { cost, charge } = priceOf(tokens, PRICE, facts.markupMillionths);
     truth.completed = {
       attempt: facts.attempt,
       status: "completed",
@@ -146,10 +162,11 @@ test("whatever prefix of a program a crash leaves: every admitted attempt is cha
           assert.equal(settlement.status, "lost");
           assert.equal(settlement.estimated, true);
           assert.equal(settlement.dispatchUnknown, !left);
-          assert.equal(settlement.cost, priceOf(settlement.usage.tokens, PRICE).cost, "the cost is not the price of the usage");
+          const { cost, charge } = priceOf(settlement.usage.tokens, PRICE, admission.facts.markupMillionths);
+          assert.deepEqual([settlement.cost, settlement.charge], [cost, charge], "the money is not that of the usage");
           assert.ok(delivered <= outputTokens(settlement.usage.tokens), `${delivered} delivered`);
           assert.equal(inputTokens(settlement.usage.tokens), bound.input);
-          assert.ok(settlement.cost <= admission.worstCase, "charged more than was held");
+          assert.ok(settlement.charge <= admission.worstCase, "charged more than was held");
           if (!left) assert.equal(outputTokens(settlement.usage.tokens), 0);
         }
       }
@@ -174,6 +191,20 @@ test("replay is idempotent: reading records again, in any overlap, settles nothi
       assert.ok(first.every((settled) => once.has(settled.admission.facts.attempt)));
     }),
   );
+});
+
+test("a lost attempt of long input is charged the rates of the tier that its bound reaches, as its hold was, with the markup", () => {
+  const price: Price = { ...PRICE, tiers: [{ above: 1_000, rates: { input_uncached: 300_000n, output: 900_000n } }] };
+  const facts = factsOf({ bound: { input: 1_001, output: 500, certainty: "proof" }, markupMillionths: 1_500_000 });
+  const admission = new Held(facts, price, 0, 100).admission();
+  const { cost, charge } = settleLost(
+    { admission: decodeAdmission(facts.attempt, Buffer.from(encodeAdmission(admission))), sequence: 1, mark: 256 },
+    0,
+    0,
+  );
+  assert.equal(cost, 1_001n * 300_000n + 256n * 900_000n);
+  assert.equal(charge, (cost * 3n) / 2n);
+  assert.equal(admission.worstCase, ((1_001n * 300_000n + 500n * 900_000n) * 3n) / 2n);
 });
 
 test("downtime is not charged: what an answer in one piece may have cost ends soon after the last sign of life", () => {

@@ -1,6 +1,6 @@
 import { type JournalRecord, RECORD } from "../../storage/journal/index.ts";
 import type { AttemptId } from "../../kernel/ids.ts";
-import { boundLost } from "./decide.ts";
+import { boundLost, chargeOf } from "./decide.ts";
 import type { Settlement } from "./model.ts";
 import { type Admission, decodeAdmission, decodeMark, decodeSettlement } from "./records.ts";
 
@@ -77,7 +77,7 @@ export function settleLost({ admission, mark }: OpenAttempt, lastSignAt: number,
     status: "lost",
     usage,
     cost,
-    charge: cost,
+    charge: chargeOf(cost, facts.markupMillionths),
     estimated: true,
     dispatchUnknown: mark === null,
     modelServed: facts.upstreamModel,

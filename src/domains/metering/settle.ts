@@ -31,7 +31,7 @@ export interface MoneyAlarms {
   readonly unkept: number;
   /** Attempts that were billed for a class without a price. */
   readonly unpriced: number;
-  /** Attempts that cost more than their worst case. */
+  /** Attempts that were charged more than their worst case. */
   readonly overBound: number;
 }
 
@@ -102,9 +102,9 @@ export class Settler {
 
   #settlement(held: Held, { status, usage, modelServed, firstTokenMs }: Outcome): Settlement {
     const { facts } = held;
-    const { cost, charge, unpriced } = priceOf(usage.tokens, held.price);
+    const { cost, charge, unpriced } = priceOf(usage.tokens, held.price, facts.markupMillionths);
     const latencyMs = Math.round(this.#needs.clock.monotonic() - held.heldAt);
-    if (unpriced.length > 0 || cost > held.worstCase) this.#alarm(held, cost, unpriced);
+    if (unpriced.length > 0 || charge > held.worstCase) this.#alarm(held, charge, unpriced);
     if (status === "completed") this.#needs.speeds.observe(facts.deployment, outputTokens(usage.tokens), latencyMs);
     const estimated = (usage.source === "counted" && usage !== NOTHING) || unpriced.length > 0;
     return {
@@ -121,7 +121,7 @@ export class Settler {
     };
   }
 
-  #alarm({ facts, worstCase }: Held, cost: PicoDollars, unpriced: readonly TokenClass[]): void {
+  #alarm({ facts, worstCase }: Held, charge: PicoDollars, unpriced: readonly TokenClass[]): void {
     const { attempt, deployment, bound } = facts;
     if (unpriced.length > 0) {
       this.#unpriced += 1;
@@ -130,11 +130,11 @@ export class Settler {
         "a billed class has no price: charged at the dearest rate of its side; state its price",
       );
     }
-    if (cost > worstCase) {
+    if (charge > worstCase) {
       this.#overBound += 1;
       this.#needs.log.warn(
-        { attempt, deployment, costUsd: formatUsd(cost), worstCaseUsd: formatUsd(worstCase), bound },
-        "an attempt cost more than its worst case",
+        { attempt, deployment, chargeUsd: formatUsd(charge), worstCaseUsd: formatUsd(worstCase), bound },
+        "an attempt was charged more than its worst case",
       );
     }
   }

@@ -49,6 +49,40 @@ function unreliable(database: Database) {
   return { state, forSystem };
 }
 
+test("with markups and rebates the ledger balances: what tenants are charged = what providers bill + margin, which a rebate makes negative", (t) =>
+  withDatabases(t, async (database, t) => {
+    const journal = await openTestJournal(await temporaryDirectory(t));
+    const metering = meteringOn(journal, await database.open(), new TestKeyrings());
+    await metering.recover();
+    const markups = [1_000_000, 1_200_001, 900_000, 10_000, 100_000_000];
+    let [cost, charge, worst] = [0n, 0n, 0n];
+    for (let index = 0; index < 100; index++) {
+      const markupMillionths = markups[index % markups.length] as number;
+      const settlement = await metering.call({ markupMillionths }, { input_uncached: index, output: index * 3 });
+      assert.equal(settlement.charge, (settlement.cost * BigInt(markupMillionths) + 999_999n) / 1_000_000n);
+      cost += settlement.cost;
+      charge += settlement.charge;
+      const least = settlement.charge - settlement.cost;
+      if (least < worst) worst = least;
+    }
+    await metering.flush();
+    const text = {
+      cost: String(cost),
+      charge: String(charge),
+      debit: String(charge),
+      provider: String(cost),
+      margin: String(charge - cost),
+    };
+    assert.deepEqual(await sums(database), { rows: 100, entries: 100, ...text, unmatched: 0 });
+    await database.asSuperuser(async (client) => {
+      const { rows } = await client.query("SELECT min(credit_margin)::text AS least FROM ledger_entries");
+      assert.deepEqual(rows, [{ least: String(worst) }]);
+    });
+    assert.ok(worst < 0n);
+    assert.equal(metering.figures().overBound, 0);
+    await metering.close();
+  }));
+
 test("every attempt becomes one usage row and one ledger entry, and the two tables agree to the pico-dollar", (t) =>
   withDatabases(t, async (database, t) => {
     const journal = await openTestJournal(await temporaryDirectory(t));

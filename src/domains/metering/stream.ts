@@ -38,6 +38,9 @@ export class MeteredStream implements FrameStream, FrameSink {
   #usage: Usage | null = null;
   #usageFrames = 0;
   #usageBytes = 0;
+  /** Whether it came with or after an answer's end, and so is of all of it. */
+  #usageIsFinal = false;
+  #choiceEnded = false;
   #modelServed: string | null = null;
   #firstTokenMs: number | null = null;
 
@@ -134,7 +137,8 @@ export class MeteredStream implements FrameStream, FrameSink {
     let whole = false;
     this.#modelServed ??= this.#held.facts.upstreamModel;
     for (const event of frame.events()) {
-      if (event.type === "usage") this.#report(event.usage);
+      if (event.type === "choice-end") this.#choiceEnded = true;
+      else if (event.type === "usage") this.#report(event.usage);
       else if (event.type === "response-start") this.#modelServed = event.model;
       else if (event.type === "response-end") whole = true;
     }
@@ -143,16 +147,17 @@ export class MeteredStream implements FrameStream, FrameSink {
 
   #report(usage: Usage): void {
     this.#usage = usage;
+    this.#usageIsFinal = this.#choiceEnded;
     this.#usageFrames = this.#tally.outputFrames;
     this.#usageBytes = this.#tally.outputBytes;
   }
 
-  /** What was reported; of an answer that broke off, with what came since. */
+  /** What was reported: of a whole answer at its end, else with what came since. */
   #used(status: AttemptStatus): Usage {
     const { outputFrames, outputBytes } = this.#tally;
     const { bound } = this.#held.facts;
     if (this.#usage === null) return countUsage(this.#tally, bound);
-    if (status === "completed") return this.#usage;
+    if (status === "completed" && this.#usageIsFinal) return this.#usage;
     return countSince(this.#usage, { outputFrames: outputFrames - this.#usageFrames, outputBytes: outputBytes - this.#usageBytes }, bound);
   }
 

@@ -54,7 +54,7 @@ export interface UsageGroup {
   readonly charge: PicoDollars;
 }
 
-/** Totals of the usage rows that the transaction may see. `bucketSeconds` null: one bucket. Throws `invalid_request` beyond MAX_GROUPS. */
+/** Totals of the usage rows that the transaction may see, less counts of tokens: they use nothing and answer nothing. `bucketSeconds` null: one bucket. Throws `invalid_request` beyond MAX_GROUPS. */
 export async function usageGroups(
   tx: Transaction<Tables>,
   filter: UsageFilter,
@@ -72,7 +72,7 @@ export async function usageGroups(
     wanted ? sql<T | null>`${sql.ref(column)}` : sql<T | null>`null::${sql.raw(type)}`;
   const sample = (wanted: boolean, column: string) =>
     wanted ? sql<Buffer | null>`(array_agg(${sql.ref(column)}))[1]` : sql<Buffer | null>`null::bytea`;
-  let query = filtered(tx, filter).select([
+  let query = filtered(tx, filter).where("kind", "<>", "count").select([
     bucket.as("bucket"),
     one<TenantId>(withTenant, "tenant_id", "uuid").as("tenant"),
     one<ProjectId>(has("project"), "project_id", "uuid").as("project"),

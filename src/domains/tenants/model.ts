@@ -11,6 +11,8 @@ export interface TenantRecord {
   readonly homeRegion: string | null;
   /** IANA zone; budgets' calendar windows are computed in it. */
   readonly timeZone: string;
+  /** What it pays of each price: 1,200,000 is ×1.2. */
+  readonly markupMillionths: number;
   /** The ETag of the row. */
   readonly revision: number;
   /** Unix seconds. */

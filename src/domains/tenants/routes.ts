@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { TenantId } from "../../kernel/ids.ts";
+import { PLATFORM_TENANT, type TenantId } from "../../kernel/ids.ts";
 import { routeBuilder } from "../../kernel/route.ts";
 import type { TenantTransaction } from "../../storage/database/index.ts";
 import {
@@ -16,7 +16,7 @@ import {
 } from "../../storage/snapshot/index.ts";
 import type { Proofs } from "../identity/index.ts";
 import type { TenantRecord } from "./model.ts";
-import { type ProjectVerbs, type TenantVerbs, tenantView } from "./service.ts";
+import { ownTenantView, type ProjectVerbs, type TenantVerbs, tenantView } from "./service.ts";
 
 export interface TenantsRoutesNeeds {
   readonly tenants: TenantVerbs;
@@ -78,7 +78,8 @@ function tenantRoutes({ tenants, recordOf }: TenantsRoutesNeeds) {
       handler: async ({ allowed }) => {
         const record = recordOf(allowed.tenant);
         if (record === undefined) throw notFound();
-        return { body: tenantView(record), revision: record.revision };
+        const view = allowed.principal.tenant === PLATFORM_TENANT ? tenantView : ownTenantView;
+        return { body: view(record), revision: record.revision };
       },
     }),
     route({
@@ -193,6 +194,14 @@ const tenantBody = z.strictObject({
   tier: label.nullable().optional(),
   home_region: label.nullable().optional(),
   time_zone: timeZone.nullable().optional(),
+  markup: z
+    .string()
+    .max(32)
+    .nullable()
+    .optional()
+    .describe(
+      "What the tenant pays of each price, a decimal from 0.01 to 100: 1.2 adds a fifth, less than 1 is a rebate. 1 unless told otherwise.",
+    ),
   status: z.enum(["active", "suspended"]).optional(),
 });
 
@@ -204,6 +213,7 @@ const tenantResult = z.object({
   tier: z.string().nullable(),
   home_region: z.string().nullable(),
   time_zone: z.string(),
+  markup: z.string().optional().describe("What the tenant pays of each price. Only the platform's keys are told."),
   created_at: unixSeconds,
   updated_at: unixSeconds,
 });

@@ -22,6 +22,7 @@ import {
   type Written,
 } from "../../storage/snapshot/index.ts";
 import type { Allowed } from "../identity/index.ts";
+import { formatMarkup, parseMarkup } from "./markup.ts";
 import type { TenantRecord } from "./model.ts";
 import { PLATFORM_NAME, tenantRecord } from "./source.ts";
 import {
@@ -60,6 +61,8 @@ export interface TenantFields {
   readonly tier?: string | null | undefined;
   readonly home_region?: string | null | undefined;
   readonly time_zone?: string | null | undefined;
+  /** A decimal. */
+  readonly markup?: string | null | undefined;
   readonly status?: "active" | "suspended" | undefined;
 }
 
@@ -71,6 +74,8 @@ export interface TenantView {
   readonly tier: string | null;
   readonly home_region: string | null;
   readonly time_zone: string;
+  /** A decimal. Absent in what the tenant itself reads. */
+  readonly markup?: string;
   readonly created_at: number;
   readonly updated_at: number;
 }
@@ -175,6 +180,7 @@ async function addTenant(
     tier: fields.tier ?? null,
     home_region: fields.home_region ?? null,
     time_zone: fields.time_zone ?? DEFAULT_TIME_ZONE,
+    markup_millionths: markupOf(fields.markup ?? null),
     revision: 1,
     created_at: now,
     updated_at: now,
@@ -197,12 +203,19 @@ async function changeTenant(
     tier: kept(fields.tier, row.tier),
     home_region: kept(fields.home_region, row.home_region),
     time_zone: fields.time_zone === undefined ? row.time_zone : (fields.time_zone ?? DEFAULT_TIME_ZONE),
+    markup_millionths: fields.markup === undefined ? row.markup_millionths : markupOf(fields.markup),
     revision: row.revision + 1,
     updated_at: new Date(needs.clock.now()),
   };
   await updateTenant(tx, row.id, changes);
   const before = tenantView(tenantRecord(keyring, row));
   return { before, after: tenantView(tenantRecord(keyring, { ...row, ...changes })), revision: changes.revision };
+}
+
+/** As the tenant itself sees it: what it pays is its charge, and what the platform makes of that is not its affair. */
+export function ownTenantView(record: TenantRecord): TenantView {
+  const { markup: _, ...view } = tenantView(record);
+  return view;
 }
 
 export function tenantView(record: TenantRecord): TenantView {
@@ -214,9 +227,20 @@ export function tenantView(record: TenantRecord): TenantView {
     tier: record.tier,
     home_region: record.homeRegion,
     time_zone: record.timeZone,
+    markup: formatMarkup(record.markupMillionths),
     created_at: record.createdAt,
     updated_at: record.updatedAt,
   };
+}
+
+function markupOf(text: string | null): number {
+  const markup = parseMarkup(text ?? "1");
+  if (markup !== null) return markup;
+  throw new Problem("invalid_request", {
+    param: "markup",
+    message:
+      '\'markup\' must be a decimal string from "0.01" to "100" of at most 6 decimals, such as "1.2": what the tenant pays of each price.',
+  });
 }
 
 export function createProjectVerbs(needs: TenantVerbsNeeds): ProjectVerbs {

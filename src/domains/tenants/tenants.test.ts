@@ -46,6 +46,40 @@ test("PUT is an idempotent upsert: omitted keeps, null clears, and the revision 
     assert.deepEqual((await act(admin, "projects.get", { params: shop })).body, kept.body);
   }));
 
+test("a markup is the platform's to set and to see: the tenant reads itself without it, and its next calls are charged by it", (t) =>
+  withDatabases(t, async (database, t) => {
+    const { act, tenants, snapshot, ...configuration } = await openConfiguration(t, await database.open());
+    const admin = await configuration.admin();
+    assert.equal((await act(admin, "tenants.put", { params: acme })).body["markup"], "1");
+    assert.equal((await act(admin, "tenants.put", { params: acme, body: { markup: "1.20" } })).body["markup"], "1.2");
+    assert.equal((await act(admin, "tenants.put", { params: acme, body: { tier: "gold" } })).body["markup"], "1.2", "omitted, it stays");
+    assert.equal((await act(admin, "tenants.get", { params: acme })).body["markup"], "1.2");
+    await act(admin, "projects.put", { params: shop });
+    const caller = await configuration.principal((await act(admin, "project_keys.create", { params: shop })).body["key"]);
+    const charged = () => tenants.resolve(caller, snapshot.current).record.markupMillionths;
+    assert.equal(charged(), 1_200_000);
+
+    const key = (await act(admin, "tenant_keys.create", { params: acme, body: { permissions: ["tenant_admin"] } })).body["key"];
+    const own = await configuration.principal(key);
+    const seen = (await act(own, "tenants.get", { params: acme })).body;
+    assert.deepEqual([seen["name"], "markup" in seen], ["acme", false]);
+    await assert.rejects(act(own, "tenants.put", { params: acme, body: { markup: "1" } }), (error) => error instanceof Problem);
+    assert.equal(charged(), 1_200_000);
+
+    for (const markup of ["0", "0.009999", "100.000001", "1.0000001", "-1", "1e1", "", "1,2", "x"])
+      await assert.rejects(act(admin, "tenants.put", { params: acme, body: { markup } }), problem("invalid_request", "markup"), markup);
+    for (const [markup, millionths] of [
+      ["0.9", 900_000],
+      ["0.01", 10_000],
+      ["100", 100_000_000],
+      ["1.000001", 1_000_001],
+      [null, 1_000_000],
+    ] as const) {
+      const { body } = await act(admin, "tenants.put", { params: acme, body: { markup } });
+      assert.deepEqual([body["markup"], charged()], [markup ?? "1", millionths]);
+    }
+  }));
+
 test("a name that looks like an id, or that a path cannot carry, is refused", (t) =>
   withDatabases(t, async (database, t) => {
     const { act, ...configuration } = await openConfiguration(t, await database.open());

@@ -34,7 +34,10 @@ export interface Tables {
   ledger_entries: LedgerEntriesTable;
   journals: JournalsTable;
   audit_rows: AuditRowsTable;
+  audit_chains: AuditChainsTable;
   idempotency_keys: IdempotencyKeysTable;
+  tiers: TiersTable;
+  limits: LimitsTable;
 }
 
 /** Tables without a tenant: every other one is under row security and gets the tenant's predicate. */
@@ -90,6 +93,8 @@ export interface TenantsTable extends Named {
   tier: Nullable<string>;
   home_region: Nullable<string>;
   time_zone: Generated<string>;
+  /** Charge ÷ price: 1,200,000 is ×1.2. */
+  markup_millionths: Generated<number>;
 }
 
 export interface ProjectsTable extends Named {
@@ -152,9 +157,13 @@ export interface PricesTable {
   id: Fixed<PriceVersion>;
   deployment_id: Fixed<DeploymentId>;
   effective_at: Fixed<Date>;
-  source: Fixed<"stated" | "free">;
+  source: Fixed<"stated" | "free" | "dataset">;
   /** Token class → pico-dollars a unit, as a decimal string. */
   rates: ColumnType<Record<string, string>, string, never>;
+  /** Long-context rates, shortest first. */
+  tiers: ColumnType<{ above: number; rates: Record<string, string> }[], string | undefined, never>;
+  /** Where the dataset says so; null for any other source. */
+  dataset: ColumnType<Record<string, unknown> | null, string | null | undefined, never>;
   created_at: Fixed<Date>;
 }
 
@@ -180,7 +189,7 @@ export interface UsageRowsTable {
   feature_sealed: Buffer;
   feature_index: Buffer;
   trace: Nullable<string>;
-  kind: "generate" | "embed" | "rerank" | "guardrail" | "judge" | "tool" | "cache";
+  kind: "generate" | "count" | "embed" | "rerank" | "guardrail" | "judge" | "tool" | "cache";
   provider: string;
   model_requested_sealed: Buffer;
   model_served: string;
@@ -243,7 +252,23 @@ export interface AuditRowsTable {
   request_id: ColumnType<string | null, string | null | undefined, never>;
   remote_address: ColumnType<string | null, string | null | undefined, never>;
   status: Fixed<number>;
+  /** How many times: more than one where refusals of one minute are one row. */
+  count: Generated<number>;
   at: Fixed<Date>;
+  sequence: Link<number>;
+  hash: Link<Buffer>;
+  before_digest: Link<Buffer | null>;
+  after_digest: Link<Buffer | null>;
+}
+
+/** A row's place in its tenant's chain, which the database gives it. */
+type Link<T> = ColumnType<T, never, never>;
+
+/** The newest row of a tenant's trail. The insertion of a row moves it. */
+export interface AuditChainsTable {
+  tenant_id: OwningTenant;
+  sequence: Link<number>;
+  hash: Link<Buffer>;
 }
 
 export interface IdempotencyKeysTable {
@@ -256,4 +281,30 @@ export interface IdempotencyKeysTable {
   response: Nullable<Buffer>;
   created_at: Fixed<Date>;
   expires_at: Date;
+}
+
+/** Rows of the platform. */
+export interface TiersTable extends Named {
+  tenant_id: OwningTenant;
+  id: Fixed<Uuid>;
+}
+
+/** A scope that names no key, project, model or deployment is each one of them. */
+export interface LimitsTable extends Named {
+  tenant_id: OwningTenant;
+  id: Fixed<Uuid>;
+  /** Of the platform's rows: the tier whose tenants it is for. */
+  tier_id: ColumnType<Uuid | null, Uuid | null | undefined, never>;
+  scope: "key" | "project" | "tenant" | "model" | "deployment";
+  key_id: Nullable<KeyId>;
+  project_id: Nullable<ProjectId>;
+  model_id: Nullable<ModelId>;
+  deployment_id: Nullable<DeploymentId>;
+  dimension: "requests" | "tokens" | "concurrency" | "prefix_tokens";
+  /** A minute, or at once. */
+  amount: number;
+  /** NULL: the dimension's default. */
+  burst: Nullable<number>;
+  rate_window: "gcra" | "sliding";
+  token_mode: "estimated" | "strict";
 }

@@ -3,6 +3,7 @@ import { systemClock } from "../../../kernel/clock.ts";
 import { createIdMaker, type KeyId, type TenantId } from "../../../kernel/ids.ts";
 import { systemRandom } from "../../../kernel/random.ts";
 import type { Price } from "../../catalog/index.ts";
+import { NO_MARKUP } from "../decide.ts";
 import type { AttemptFacts } from "../model.ts";
 import type { MeteringLog } from "../settle.ts";
 
@@ -35,6 +36,7 @@ export function factsOf(changes: Partial<AttemptFacts> = {}): AttemptFacts {
     stream: true,
     bound: { input: 1_000, output: 1_000, certainty: "proof" },
     startedAt: Date.now(),
+    markupMillionths: NO_MARKUP,
     ...changes,
   };
 }

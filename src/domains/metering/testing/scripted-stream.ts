@@ -33,6 +33,11 @@ export function usageFrame(input: number, output: number): TestFrame {
   );
 }
 
+export function stopFrame(): TestFrame {
+  const stop: ModelEvent = { type: "choice-end", choice: 0, reason: "stop", stopSequence: null };
+  return eventFrame('data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n', stop, false);
+}
+
 export function doneFrame(): TestFrame {
   return eventFrame("data: [DONE]\n\n", { type: "response-end" }, true);
 }
