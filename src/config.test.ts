@@ -10,6 +10,8 @@ const VALUES: {
   readonly [Name in SettingName]: {
     readonly good: readonly (readonly [text: string, value: Config[Name]])[];
     readonly bad: readonly string[];
+    /** What must be set as well for a value to be taken. */
+    readonly beside?: Readonly<Record<string, string>>;
   };
 } = {
   PORT: {
@@ -26,6 +28,43 @@ const VALUES: {
       ["localhost", "localhost"],
     ],
     bad: ["example.com", "256.1.1.1", "127.0.0.1:80", "*"],
+  },
+  TLS_CERT: { good: [["/tls/tls.crt", "/tls/tls.crt"]], bad: ["a\0canary"], beside: { TLS_KEY: "/k" } },
+  TLS_KEY: { good: [["tls.key", path.resolve("tls.key")]], bad: ["a\0canary"], beside: { TLS_CERT: "/c" } },
+  TRUSTED_PROXIES: {
+    good: [
+      [
+        "10.0.0.0/8, 127.0.0.1",
+        [
+          { address: "10.0.0.0", prefixLength: 8, family: "ipv4" },
+          { address: "127.0.0.1", prefixLength: 32, family: "ipv4" },
+        ],
+      ],
+      ["fd00::/8", [{ address: "fd00::", prefixLength: 8, family: "ipv6" }]],
+      ["0.0.0.0/0", [{ address: "0.0.0.0", prefixLength: 0, family: "ipv4" }]],
+    ],
+    bad: ["canary", "10.0.0.0/33", "10.0.0.0/", "10.0.0/8", "::1/129", "10.0.0.0/8/8", "10.0.0.1,", "fe80::1%eth0", "*", "10.0.0.0/-1"],
+  },
+  BASE_PATH: {
+    good: [
+      ["/", ""],
+      ["/ai", "/ai"],
+      ["/ai/", "/ai"],
+      ["/team-1/v1.0/~ai", "/team-1/v1.0/~ai"],
+    ],
+    bad: ["ai", "//", "/a//b", "/a b", "/../canary", "/a/.", "/a?canary", "/%2f", "https://canary/ai"],
+  },
+  PUBLIC_URL: {
+    good: [["https://h.example/ai/", "https://h.example/ai"]],
+    bad: ["h.example", "ftp://h", "https://h/?canary", "https://h/#x", "https://user:canary@h"],
+  },
+  ATRIUM_MANAGEMENT_ADDRESS: {
+    good: [
+      ["127.0.0.1:9000", { host: "127.0.0.1", port: 9_000 }],
+      ["[::1]:0", { host: "::1", port: 0 }],
+      ["localhost:80", { host: "localhost", port: 80 }],
+    ],
+    bad: ["9000", ":9000", "127.0.0.1", "127.0.0.1:65536", "::1:9000", "canary:9000", "[127.0.0.1]:1", "http://127.0.0.1:1", "1.2.3.4:"],
   },
   DATABASE_URL: {
     good: [
@@ -97,10 +136,10 @@ function refusal(environment: Record<string, string>): string {
 }
 
 test("every setting takes its good values and refuses its bad ones, by name, with what it should look like", () => {
-  for (const [name, { good, bad }] of Object.entries(VALUES) as [SettingName, (typeof VALUES)[SettingName]][]) {
-    for (const [text, value] of good) assert.equal(readConfig({ [name]: text })[name], value, `${name}=${text}`);
+  for (const [name, { good, bad, beside }] of Object.entries(VALUES) as [SettingName, (typeof VALUES)[SettingName]][]) {
+    for (const [text, value] of good) assert.deepEqual(readConfig({ ...beside, [name]: text })[name], value, `${name}=${text}`);
     for (const text of bad) {
-      const message = refusal({ [name]: text });
+      const message = refusal({ ...beside, [name]: text });
       assert.ok(message.startsWith(`${name} must `) && message.includes(SETTINGS[name].type), message);
     }
   }
@@ -117,7 +156,7 @@ test("what is unset, or empty as compose files write it, has its default", () =>
   assert.deepEqual(readConfig(Object.fromEntries(Object.keys(SETTINGS).map((name) => [name, ""]))), defaults);
   for (const [name, { default: text }] of Object.entries(SETTINGS) as [SettingName, (typeof SETTINGS)[SettingName]][]) {
     if (text === null) assert.equal(defaults[name], null, name);
-    else assert.equal(defaults[name], readConfig({ [name]: text })[name], name);
+    else assert.deepEqual(defaults[name], readConfig({ [name]: text })[name], name);
   }
   assert.equal(defaults.HOST, "127.0.0.1");
   assert.equal(defaults.PORT, 4000);
@@ -146,6 +185,10 @@ test("what Kubernetes injects and what the tests read is let be, and so is every
     atrium_x: "1",
   });
   assert.match(refusal({ ATRIUM_PORTS: "1" }), /ATRIUM_PORTS is not a setting/);
+});
+
+test("a certificate without its key, and a key without its certificate, are refused", () => {
+  for (const name of ["TLS_CERT", "TLS_KEY"]) assert.match(refusal({ [name]: "/canary" }), /^TLS_CERT and TLS_KEY must both be set/);
 });
 
 test("everything that is wrong is said at once", () => {

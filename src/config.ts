@@ -24,6 +24,43 @@ export const SETTINGS = {
     describe: "The address to listen on. Only this machine reaches the default; containers set 0.0.0.0.",
     parse: address,
   }),
+  TLS_CERT: setting({
+    type: "file, PEM",
+    default: null,
+    describe: "The certificate, with its chain. With TLS_KEY: HTTPS with HTTP/2 and HTTP/1.1. A renewed file is used without a restart.",
+    parse: pathname,
+  }),
+  TLS_KEY: setting({
+    type: "file, PEM",
+    default: null,
+    describe: "The certificate's private key, without a passphrase. Re-read together with TLS_CERT.",
+    parse: pathname,
+  }),
+  TRUSTED_PROXIES: setting({
+    type: "addresses or CIDRs, separated by commas",
+    default: null,
+    describe:
+      "The proxies in front. From these alone `x-forwarded-for` counts: the right-most address that is none of them is the client's in records and logs.",
+    parse: networks,
+  }),
+  BASE_PATH: setting({
+    type: "path, such as /ai",
+    default: "/",
+    describe: "Every route is below it; /livez and /readyz are at the root as well, where probes that go past the proxy look.",
+    parse: basePath,
+  }),
+  PUBLIC_URL: setting({
+    type: "http(s):// URL",
+    default: null,
+    describe: "Where callers reach this server, the proxy's path included: for links. Unset: the address it listens on, and BASE_PATH.",
+    parse: linkUrl,
+  }),
+  ATRIUM_MANAGEMENT_ADDRESS: setting({
+    type: "address:port",
+    default: null,
+    describe: "Where /admin/v1 and /metrics are, and only there. Unset: beside everything else. With TLS_CERT it is HTTPS too.",
+    parse: addressAndPort,
+  }),
   DATABASE_URL: setting({
     type: "postgres:// URL",
     default: null,
@@ -49,7 +86,7 @@ export const SETTINGS = {
     type: "directory",
     default: "./data",
     describe: "Where the embedded database, the journal, the master key and the first admin key live.",
-    parse: directory,
+    parse: pathname,
   }),
   ATRIUM_MASTER_KEY: setting({
     type: "32 bytes, base64 or hex",
@@ -95,7 +132,7 @@ export const SETTINGS = {
     type: "directory",
     default: null,
     describe: "The only folder GGUF files are opened from. Unset: `models` in the data directory.",
-    parse: directory,
+    parse: pathname,
   }),
   ATRIUM_LOG_LEVEL: setting({
     type: "silent | error | warn | info | debug",
@@ -147,6 +184,8 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     if ("reason" in parsed) problems.push(`${name} ${parsed.reason} (${each.type}).`);
     else config[name] = parsed.value;
   }
+  if ((config["TLS_CERT"] === null) !== (config["TLS_KEY"] === null))
+    problems.push("TLS_CERT and TLS_KEY must both be set, or neither (file, PEM).");
   if (problems.length > 0) throw new ConfigError(problems);
   return config as Config;
 }
@@ -224,7 +263,51 @@ function address(text: string): Parsed<string> {
   return isIP(text) !== 0 || text === "localhost" ? { value: text } : { reason: "must be an IP address or localhost" };
 }
 
-function directory(text: string): Parsed<string> {
+/** The default, `/`, becomes the empty text: what is put before a path. */
+function basePath(text: string): Parsed<string> {
+  const trimmed = text.replace(/\/$/, "");
+  return /^(?:\/(?!\.\.?(?:\/|$))[A-Za-z0-9._~-]+)*$/.test(trimmed)
+    ? { value: trimmed }
+    : { reason: "must begin with a slash and have letters, digits, '.', '_', '~' and '-' between slashes" };
+}
+
+function addressAndPort(text: string): Parsed<{ readonly host: string; readonly port: number }> {
+  const [, bracketed, plain, digits] = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(text) ?? [];
+  const host = bracketed ?? plain ?? "";
+  const port = Number(digits);
+  const known = bracketed === undefined ? isIP(host) === 4 || host === "localhost" : isIP(host) === 6;
+  return known && port <= 65_535
+    ? { value: { host, port } }
+    : { reason: "must be an IP address (IPv6 in brackets) or localhost, a colon and a port" };
+}
+
+/** A network of addresses as `BlockList.addSubnet` takes it. */
+export interface Network {
+  readonly address: string;
+  readonly prefixLength: number;
+  readonly family: "ipv4" | "ipv6";
+}
+
+function networks(text: string): Parsed<readonly Network[]> {
+  const found = text.split(",").map((each) => networkOf(each.trim()));
+  return found.length <= MAX_NETWORKS && found.every((each) => each !== null)
+    ? { value: found }
+    : { reason: `must list at most ${MAX_NETWORKS} IP addresses or CIDRs, such as 10.0.0.0/8, ::1` };
+}
+
+/** The longest list of proxies that is published (a content network's) has some dozens. */
+const MAX_NETWORKS = 1_000;
+
+function networkOf(text: string): Network | null {
+  const [address = "", length, ...rest] = text.split("/");
+  const version = isIP(address);
+  if (version === 0 || address.includes("%") || rest.length > 0) return null;
+  const bits = version === 4 ? 32 : 128;
+  if (length !== undefined && (!/^\d{1,3}$/.test(length) || Number(length) > bits)) return null;
+  return { address, prefixLength: length === undefined ? bits : Number(length), family: version === 4 ? "ipv4" : "ipv6" };
+}
+
+function pathname(text: string): Parsed<string> {
   return text.includes("\0") ? { reason: "must be a path" } : { value: path.resolve(text) };
 }
 
@@ -236,6 +319,14 @@ function httpUrl(text: string): Parsed<string> {
   return /^https?:\/\//.test(text) && URL.canParse(text)
     ? { value: text.replace(/\/+$/, "") }
     : { reason: "must be an http:// or https:// URL" };
+}
+
+/** A URL that paths are appended to. */
+function linkUrl(text: string): Parsed<string> {
+  const parsed = httpUrl(text);
+  return "reason" in parsed || !/[?#@\s]/.test(text)
+    ? parsed
+    : { reason: "must be an http:// or https:// URL without user, query and fragment" };
 }
 
 function masterKey(text: string): Parsed<string> {

@@ -7,25 +7,30 @@ import { createCatalog, createCatalogSource, type Deployment } from "./domains/c
 import { createIdentity, identitySource, KEY_INDEX, mintAdminKey, pepperOf } from "./domains/identity/index.ts";
 import { createMetering } from "./domains/metering/index.ts";
 import { createLocalProvider, createProviders } from "./domains/providers/index.ts";
-import { createRecords, writeAudit } from "./domains/records/index.ts";
+import { createRecords, type Refusal, startRecordKeeping, writeAudit } from "./domains/records/index.ts";
 import { createTenants, NAME_INDEX, readRevisions, tenantsSource } from "./domains/tenants/index.ts";
 import { systemClock as clock } from "./kernel/clock.ts";
 import { createIdMaker, PLATFORM_TENANT, type TenantId } from "./kernel/ids.ts";
 import { systemRandom as random } from "./kernel/random.ts";
+import type { Authenticated, Received } from "./pipeline/evidence.ts";
+import type { Outcome } from "./pipeline/outcome.ts";
 import type { Platform } from "./pipeline/platform.ts";
 import { serve } from "./pipeline/serve.ts";
 import { bumpConfig, DatabaseRefusal, DatabaseUnavailable, openDatabase } from "./storage/database/index.ts";
 import { JournalLocked, openJournal } from "./storage/journal/index.ts";
 import { derive, loadMasterKey, MasterKeyProblem, type TenantKeyring } from "./storage/secrets/index.ts";
 import { createSnapshot } from "./storage/snapshot/index.ts";
-import { mountRoutes } from "./surfaces/admin/index.ts";
+import { mountRoutes, type RunnerNeeds } from "./surfaces/admin/index.ts";
+import { countTokens } from "./surfaces/anthropic/count-tokens.ts";
+import { messages } from "./surfaces/anthropic/messages.ts";
 import { type AdminCall, createDemo, type Demo } from "./surfaces/cli/first-start.ts";
 import { welcome } from "./surfaces/cli/welcome.ts";
 import { createBodyReader } from "./surfaces/http/body.ts";
 import { mountCall } from "./surfaces/http/calls.ts";
 import { createDrain, type Drain } from "./surfaces/http/drain.ts";
-import { mountHealth } from "./surfaces/http/health.ts";
+import { mountMetrics, mountProbes } from "./surfaces/http/health.ts";
 import { createHttpServer } from "./surfaces/http/server.ts";
+import { type Certificate, CertificateProblem, openCertificate } from "./surfaces/http/tls.ts";
 import { chatCompletions } from "./surfaces/openai/chat.ts";
 import { mountModels } from "./surfaces/openai/models.ts";
 import { createLog, createMetrics, type Log } from "./telemetry/index.ts";
@@ -34,7 +39,10 @@ import { createLog, createMetrics, type Log } from "./telemetry/index.ts";
 
 /** A running Atrium. */
 export interface Atrium {
+  /** Where it listens, with the base path. */
   readonly url: string;
+  /** Where administration and metrics listen, when they have an address of their own. */
+  readonly managementUrl: string | null;
   /** Minted by this start because no platform key existed; null otherwise. */
   readonly adminKey: string | null;
   /** The demo tenant, where this start made it. */
@@ -44,52 +52,91 @@ export interface Atrium {
 }
 
 const newId = createIdMaker(clock, random);
+/** Where models are called. Problems on these paths, and below them, are told in their dialect. */
+const MODEL_ENDPOINTS = [
+  { path: "/v1/chat/completions", wire: chatCompletions },
+  { path: "/v1/messages", wire: messages },
+  { path: "/v1/messages/count_tokens", wire: countTokens },
+];
 /** Between two looks at the configuration's version, ms. */
 const SNAPSHOT_POLL_MS = 500;
 /** Between two looks for missing monthly partitions, ms. */
 const PARTITION_UPKEEP_MS = 6 * 60 * 60 * 1000;
 
-/** @throws ConfigError, MasterKeyProblem, DatabaseRefusal, JournalLocked with a sentence for the operator */
+/** @throws ConfigError, CertificateProblem, MasterKeyProblem, DatabaseRefusal, JournalLocked with a sentence for the operator */
 export async function startAtrium(config: Config): Promise<Atrium> {
   const log = createLog(config.ATRIUM_LOG_LEVEL ?? (process.stderr.isTTY ? "warn" : "info"));
+  const certificate = await openTls(config, log);
   const storage = await openStorage(config, log);
   const domains = createDomains(config, storage, log);
   const lost = await domains.metering.recover();
   if (lost > 0) log.warn({ attempts: lost }, "attempts that an earlier process left open were charged");
   const drain = createDrain();
-  const app = createSurfaces(config, storage, domains, drain, log);
+  const servers = createSurfaces(config, certificate, storage, domains, drain, log);
   const isFirstStart = storage.snapshot.current.version === 0;
-  await listen(app, config);
+  const [url, managementUrl] = await listen(servers, config);
   // Once it listens: a start that fails before must not have minted keys that nobody was told.
-  const first = await prepareFirstUse(config, storage, app, isFirstStart);
-  const { address, port, family } = app.server.address() as AddressInfo;
+  const first = await prepareFirstUse(config, storage, servers.management, isFirstStart);
   return {
-    url: `http://${family === "IPv6" ? `[${address}]` : address}:${port}`,
+    url,
+    managementUrl,
     ...first,
     async close() {
       // Until calls in flight have ended it still listens, so that probes and new calls get their 503.
       await drain.drain(config.ATRIUM_DRAIN_SECONDS * 1000);
-      const closing = app.close();
-      app.server.closeAllConnections();
-      await closing;
+      await Promise.all([...new Set([servers.app, servers.management])].map(hangUp));
+      certificate?.close();
       await storage.providers.close();
       await domains.metering.close();
+      await domains.keeping.close();
       await storage.close();
       log.close();
     },
   };
 }
 
-async function listen(app: FastifyInstance, { PORT: port, HOST: host }: Config): Promise<void> {
+/** What the process answers on. */
+interface Servers {
+  readonly app: FastifyInstance;
+  /** Administration and metrics: the same server, unless they have an address of their own. */
+  readonly management: FastifyInstance;
+}
+
+function openTls({ TLS_CERT: certFile, TLS_KEY: keyFile }: Config, log: Log): Promise<Certificate | null> {
+  return certFile === null || keyFile === null ? Promise.resolve(null) : openCertificate({ certFile, keyFile, log });
+}
+
+/** Resolves to the URLs, with the base path; the second is null without a management address. */
+async function listen({ app, management }: Servers, config: Config): Promise<[url: string, managementUrl: string | null]> {
+  const { HOST: host, PORT: port, ATRIUM_MANAGEMENT_ADDRESS: apart } = config;
+  const url = await listenAt(app, { host, port }, "HOST and PORT", config);
+  return [url, apart === null ? null : await listenAt(management, apart, "ATRIUM_MANAGEMENT_ADDRESS", config)];
+}
+
+async function listenAt(
+  app: FastifyInstance,
+  { host, port }: { host: string; port: number },
+  settings: string,
+  config: Config,
+): Promise<string> {
   try {
     await app.listen({ port, host });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === "EADDRINUSE") throw new ConfigError([`Something else listens on ${host}:${port}: stop it, or set PORT to another port.`]);
+    if (code === "EADDRINUSE") throw new ConfigError([`Something else listens on ${host}:${port}: stop it, or change ${settings}.`]);
     if (code === "EACCES" || code === "EADDRNOTAVAIL")
-      throw new ConfigError([`This user cannot listen on ${host}:${port} here (${code}): set HOST and PORT to what it may use.`]);
+      throw new ConfigError([`This user cannot listen on ${host}:${port} here (${code}): set ${settings} to what it may use.`]);
     throw error;
   }
+  const bound = app.server.address() as AddressInfo;
+  const shown = bound.family === "IPv6" ? `[${bound.address}]` : bound.address;
+  return `${config.TLS_CERT === null ? "http" : "https"}://${shown}:${bound.port}${config.BASE_PATH}`;
+}
+
+async function hangUp(app: FastifyInstance): Promise<void> {
+  const closing = app.close();
+  app.server.closeAllConnections();
+  await closing;
 }
 
 async function openStorage(config: Config, log: Log) {
@@ -157,6 +204,14 @@ function createDomains(config: Config, storage: Storage, log: Log) {
   const tenants = createTenants({ ...shared, revokeProjectKeys: identity.keys.revokeProject });
   const catalog = createCatalog({ ...shared, providers: providers });
   const records = createRecords(shared);
+  const keeping = startRecordKeeping({
+    ...shared,
+    log,
+    directory: path.join(config.ATRIUM_DATA_DIR, "audit"),
+    signer: records.signer,
+    presented: identity.presented.of,
+    ownersOf: identity.presented.owners,
+  });
   const metering = createMetering({
     database,
     journal,
@@ -173,16 +228,27 @@ function createDomains(config: Config, storage: Storage, log: Log) {
         snapshot.ownerOf(NAME_INDEX, nameOrId) ?? (snapshot.current.tenants.has(nameOrId as TenantId) ? (nameOrId as TenantId) : null),
     },
   });
-  return { identity, tenants, catalog, records, metering };
+  return { identity, tenants, catalog, records, keeping, metering };
 }
 
 type Domains = ReturnType<typeof createDomains>;
 
-function createSurfaces(config: Config, storage: Storage, domains: Domains, drain: Drain, log: Log): FastifyInstance {
+function createSurfaces(
+  config: Config,
+  certificate: Certificate | null,
+  storage: Storage,
+  domains: Domains,
+  drain: Drain,
+  log: Log,
+): Servers {
   const { database, journal, snapshot } = storage;
-  const { identity, tenants, catalog, records, metering } = domains;
+  const { identity, tenants, catalog, records, keeping, metering } = domains;
   const { authenticate, allow } = identity;
   const metrics = createMetrics();
+  const refused = (refusal: Refusal): void => {
+    const code = keeping.note(refusal);
+    if (code !== null) metrics.refused(code);
+  };
   metrics.watch({
     callsInFlight: () => drain.inFlight,
     unshippedRecords: () => metering.figures().records,
@@ -195,27 +261,34 @@ function createSurfaces(config: Config, storage: Storage, domains: Domains, drai
     else log.info(facts, "call");
   });
 
-  const app = createHttpServer({ newId, log });
-  mountHealth(app, {
-    authenticate,
-    allow,
-    metrics,
-    stalenessBoundMs: stalenessBoundMs(config),
-    readiness: () => ({ draining: drain.draining, journal: journal.health, configurationAgeMs: snapshot.stalenessMs() }),
-  });
-  mountCall(app, "/v1/chat/completions", chatCompletions, {
+  const { BASE_PATH: basePath, TRUSTED_PROXIES: trustedProxies, ATRIUM_MANAGEMENT_ADDRESS: apart, PUBLIC_URL: publicUrl } = config;
+  const create = () =>
+    createHttpServer({ newId, log, certificate, basePath, trustedProxies: trustedProxies ?? [], dialects: MODEL_ENDPOINTS });
+  const app = create();
+  const management = apart === null ? app : create();
+  for (const each of new Set([app, management]))
+    mountProbes(each, {
+      stalenessBoundMs: stalenessBoundMs(config),
+      readiness: () => ({ draining: drain.draining, journal: journal.health, configurationAgeMs: snapshot.stalenessMs() }),
+    });
+  mountMetrics(management, { authenticate, allow, metrics });
+  const calls = {
     clock,
     drain,
     takeBody: createBodyReader(),
-    serve: (received) => serve(platform, received),
-  });
+    parseLarge: storage.providers.parseLarge,
+    serve: (received: Received) => serve(platform, received).then((outcome) => noteRefusal(received, outcome, refused)),
+  };
+  for (const { path, wire } of MODEL_ENDPOINTS) mountCall(app, path, wire, calls);
   mountModels(app, {
     authenticate,
     allow,
+    refused,
     modelsFor: (principal) => catalog.modelsFor(snapshot.current, platform.resolve(principal), principal),
     modelFor: (principal, name) => catalog.modelFor(snapshot.current, platform.resolve(principal), principal, name),
   });
-  mountRoutes(app, [...tenants.routes, ...identity.routes, ...catalog.routes, ...metering.routes, ...records.routes], {
+  const routes = [...tenants.routes, ...identity.routes, ...catalog.routes, ...metering.routes, ...records.routes];
+  const runner: RunnerNeeds = {
     clock,
     makeId: newId,
     forTenant: database.forTenant,
@@ -230,8 +303,25 @@ function createSurfaces(config: Config, storage: Storage, domains: Domains, drai
     },
     catchUp: snapshot.catchUp,
     keyringOf: (tenant) => keyringOf(storage, tenant),
-  });
-  return app;
+    refused,
+  };
+  const ofTenants = routes.filter((route) => route.path.startsWith("/v1/"));
+  const ofPlatform = routes.filter((route) => !ofTenants.includes(route));
+  mountRoutes(app, ofTenants, runner);
+  // PUBLIC_URL is where models are called: it says nothing of a management address.
+  mountRoutes(management, ofPlatform, { ...runner, publicUrl: (apart === null ? publicUrl : null) ?? (basePath || "/") });
+  return { app, management };
+}
+
+/** A call that ended in a problem, for those who keep what authorization refused. */
+function noteRefusal(
+  { call, caller, principal }: Received & Partial<Authenticated>,
+  outcome: Outcome,
+  refused: (refusal: Refusal) => void,
+): void {
+  if (outcome.kind !== "problem") return;
+  const { endpoint: route, remoteAddress } = call;
+  refused({ route, principal: principal ?? null, credential: caller.credential, remoteAddress, problem: outcome.problem });
 }
 
 /** The verbs of the domains that a call needs. */
@@ -262,6 +352,8 @@ function createPlatform(
       if (provider === undefined) throw new Error(`the catalog names a provider that does not exist: ${id}`);
       return provider;
     },
+    accept: providers.accept,
+    bound: providers.bound,
     dispatch: providers.dispatch,
     hold: metering.hold,
     sent: metering.sent,
@@ -286,14 +378,18 @@ async function prepareFirstUse(
   if (!isFirstStart || config.DATABASE_URL !== null) return { adminKey, demo: null };
   return {
     adminKey,
-    demo: await createDemo(config, storage.modelsDirectory, adminCalls(app, adminKey ?? (config.ATRIUM_BOOTSTRAP_KEY as string))),
+    demo: await createDemo(
+      config,
+      storage.modelsDirectory,
+      adminCalls(app, config.BASE_PATH, adminKey ?? (config.ATRIUM_BOOTSTRAP_KEY as string)),
+    ),
   };
 }
 
 /** The admin API of this process, without a socket. */
-function adminCalls(app: FastifyInstance, key: string): AdminCall {
+function adminCalls(app: FastifyInstance, basePath: string, key: string): AdminCall {
   return async (method, url, payload) => {
-    const response = await app.inject({ method, url: `/admin/v1/${url}`, headers: { authorization: `Bearer ${key}` }, payload });
+    const response = await app.inject({ method, url: `${basePath}/admin/v1/${url}`, headers: { authorization: `Bearer ${key}` }, payload });
     const body = response.json<Record<string, unknown> & { error?: { message: string } }>();
     if (response.statusCode >= 400) throw new Error(body.error?.message ?? `${method} ${url} failed`);
     return body;
@@ -328,7 +424,8 @@ async function main(): Promise<void> {
   };
   for (const signal of SIGNALS) process.on(signal, stop);
   const atrium = await starting;
-  process.stdout.write(await welcome({ ...atrium, dataDirectory: config.ATRIUM_DATA_DIR, terminal: process.stdout.isTTY }));
+  const { ATRIUM_DATA_DIR: dataDirectory, PUBLIC_URL: publicUrl } = config;
+  process.stdout.write(await welcome({ ...atrium, publicUrl: publicUrl ?? atrium.url, dataDirectory, terminal: process.stdout.isTTY }));
 }
 
 const SIGNALS = ["SIGTERM", "SIGINT"] as const;
@@ -339,6 +436,7 @@ const SECOND_SIGNAL_MS = 1_000;
 function fail(error: unknown): never {
   const forOperator =
     error instanceof ConfigError ||
+    error instanceof CertificateProblem ||
     error instanceof MasterKeyProblem ||
     error instanceof DatabaseRefusal ||
     error instanceof DatabaseUnavailable ||

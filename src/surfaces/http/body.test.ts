@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import type { TenantId } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
-import { type BodyReader, createBodyReader, type TakenBody } from "./body.ts";
+import { type BodyReader, createBodyReader, joined, type TakenBody } from "./body.ts";
 
 const BOUNDS = { bodyBytes: 1_000, bodiesInFlightBytes: 2_500, bodiesInFlightBytesPerTenant: 1_500, bodyArrivalMs: 200 };
 
@@ -21,7 +21,9 @@ before(async () => {
     take(request, request.url as TenantId).then(
       (body) => {
         held.push(body);
-        response.end(`${body.bytes.length} ${body.bytes.toString("latin1", 0, 5)}`);
+        const bytes = joined(body);
+        assert.equal(body.size, bytes.length);
+        response.end(`${bytes.length} ${bytes.toString("latin1", 0, 5)}`);
       },
       (thrown: unknown) => {
         response.statusCode = thrown instanceof Problem ? thrown.status : 500;

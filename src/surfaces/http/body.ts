@@ -7,7 +7,10 @@ import { Problem } from "../../kernel/problem.ts";
 
 /** A body, and its place under the bounds on bodies in flight. */
 export interface TakenBody {
-  readonly bytes: Buffer;
+  /** As they came: joining those of a large body would stop the event loop. */
+  readonly chunks: readonly Buffer[];
+  /** Bytes of all of them. */
+  readonly size: number;
   /** Gives the place back, when the call is over. */
   release(): void;
 }
@@ -35,6 +38,11 @@ export function createBodyReader(bounds: BodyBounds = BOUNDS): BodyReader {
     discardBody(request);
     return Promise.reject(problem);
   };
+}
+
+/** The body in one piece. */
+export function joined({ chunks, size }: TakenBody): Buffer {
+  return chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, size);
 }
 
 /** Reads what is left of a body and throws it away; cuts the connection of a client that sends more than is worth reading. */
@@ -120,7 +128,7 @@ function collect(request: IncomingMessage, tenant: TenantId, room: Room, bounds:
         room.give(tenant, size);
         size = 0;
       };
-      resolve({ bytes: chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks, size), release });
+      resolve({ chunks, size, release });
     };
     // A request closes after its last byte too, and then its inflation may still be under way.
     const onClose = (): void => {

@@ -40,6 +40,7 @@ async function stage(
   mountCall(app, "/chat", chatCompletions, {
     clock: systemClock,
     takeBody: createBodyReader(),
+    parseLarge: () => assert.fail("no body here is large"),
     drain,
     pace,
     serve: ({ call, caller }) => {

@@ -1,4 +1,5 @@
 import type { FastifyInstance } from "fastify";
+import type { Providers } from "../../domains/providers/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { CallId } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
@@ -11,6 +12,7 @@ import type { SurfaceWire } from "./wire.ts";
 export interface CallNeeds {
   readonly clock: Clock;
   readonly takeBody: BodyReader;
+  readonly parseLarge: Providers["parseLarge"];
   readonly drain: Drain;
   readonly pace?: Pace;
   readonly serve: (received: { readonly call: CallContext; readonly caller: Caller }) => Promise<unknown>;
@@ -35,7 +37,7 @@ export function mountCall(app: FastifyInstance, path: string, wire: SurfaceWire,
         startedAt: needs.clock.now(),
         startedMonotonic: needs.clock.monotonic(),
         trace: (typeof traceparent === "string" ? TRACEPARENT.exec(traceparent)?.[1] : undefined) ?? id.replaceAll("-", ""),
-        remoteAddress: request.ip,
+        remoteAddress: request.remoteAddress,
         callerRequestId: typeof callerRequestId === "string" ? callerRequestId.slice(0, MAX_CALLER_REQUEST_ID) : null,
         hops: [],
       };
@@ -46,6 +48,7 @@ export function mountCall(app: FastifyInstance, path: string, wire: SurfaceWire,
         wire,
         clock: needs.clock,
         takeBody: needs.takeBody,
+        parseLarge: needs.parseLarge,
         drain: needs.drain,
         pace: needs.pace ?? PACE,
       });

@@ -1,19 +1,21 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { LARGE_BODY_BYTES, PARSERS, type Providers } from "../../domains/providers/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
-import type { FrameStream, WholeBody } from "../../kernel/frame.ts";
+import type { FrameStream, TokenCount, WholeBody } from "../../kernel/frame.ts";
 import type { TenantId } from "../../kernel/ids.ts";
 import { formatUsd } from "../../kernel/money.ts";
-import { Problem } from "../../kernel/problem.ts";
+import { asProblem, Problem } from "../../kernel/problem.ts";
 import type { ModelRequest } from "../../kernel/request.ts";
 import type { CallContext, Caller, Delivery } from "../../pipeline/caller.ts";
 import type { CheckedResponse } from "../../pipeline/check.ts";
 import type { Dispatched } from "../../pipeline/evidence.ts";
 import { attributionOf } from "./attribution.ts";
-import { type BodyReader, discardBody } from "./body.ts";
+import { type BodyReader, discardBody, joined } from "./body.ts";
 import { credentialOf } from "./credential.ts";
 import type { Drain } from "./drain.ts";
 import { CLIENT_LEFT, finish } from "./finish.ts";
 import { problemHeaders } from "./problem.ts";
+import { retell } from "./retell.ts";
 import { StreamWriter } from "./stream-writer.ts";
 import type { SurfaceWire } from "./wire.ts";
 
@@ -24,6 +26,7 @@ export interface ExchangeNeeds {
   readonly wire: SurfaceWire;
   readonly clock: Clock;
   readonly takeBody: BodyReader;
+  readonly parseLarge: Providers["parseLarge"];
   readonly drain: Drain;
   readonly pace: Pace;
 }
@@ -69,30 +72,44 @@ export class Exchange implements Caller {
   }
 
   async read(tenant: TenantId): Promise<ModelRequest> {
-    const { request, wire, takeBody, pace } = this.#needs;
+    const { request, wire, takeBody, parseLarge, pace } = this.#needs;
     const body = await takeBody(request, tenant);
     if (this.#response.closed) body.release();
     else this.#response.once("close", body.release);
-    this.#asked = wire.parse(body.bytes, attributionOf(request.headers));
+    const attribution = attributionOf(request.headers);
+    this.#asked =
+      body.size > LARGE_BODY_BYTES
+        ? await parseLarge(wire.parser, body.chunks, attribution, this.signal)
+        : PARSERS[wire.parser](joined(body), attribution);
     if (this.#asked.stream) this.#writer = new StreamWriter(this.#response, () => this.#head(), pace.silenceMs);
     return this.#asked;
   }
 
   send(response: CheckedResponse, evidence: Dispatched): Promise<Delivery> {
     this.#response.setTimeout(this.#needs.pace.stallMs);
-    return response.body.kind === "whole"
-      ? this.#sendWhole(response, response.body.whole, evidence)
-      : this.#sendStream(response, response.body.stream, evidence);
+    const { body } = response;
+    switch (body.kind) {
+      case "whole":
+        return this.#sendBytes(response, evidence, () => this.#wholeBytes(response, body.whole, evidence));
+      case "stream":
+        return this.#sendStream(response, body.stream, evidence);
+      case "count":
+        return this.#sendBytes(response, evidence, () => this.#countBytes(body.count), {
+          "x-atrium-token-count": body.count.exact ? "exact" : "estimated",
+        });
+      default:
+        return body satisfies never;
+    }
   }
 
   refuse(problem: Problem): void {
-    const { request, wire } = this.#needs;
+    const { request, wire, call } = this.#needs;
     const response = this.#response;
     if (response.destroyed || response.writableEnded) return;
     this.#response.setTimeout(this.#needs.pace.stallMs);
-    if (this.#writer?.begun === true) return this.#writer.fail(wire.renderError(problem));
+    if (this.#writer?.begun === true) return this.#writer.fail(wire.renderError(problem, call.id));
     this.#writer?.hush();
-    const body = Buffer.from(JSON.stringify(wire.envelope(problem)));
+    const body = Buffer.from(JSON.stringify(wire.envelope(problem, call.id)));
     response
       .writeHead(problem.status, {
         ...this.#head(),
@@ -106,22 +123,32 @@ export class Exchange implements Caller {
 
   /** The headers of every answer. A connection that outlived the drain would only be cut. */
   #head(): Record<string, string> {
-    const { call, drain } = this.#needs;
+    const { call, drain, wire } = this.#needs;
     const head: Record<string, string> = { "x-request-id": call.id, traceparent: `00-${call.trace}-${call.id.slice(-12)}0000-01` };
+    if (wire.requestIdHeader !== undefined) head[wire.requestIdHeader] = call.id;
     if (drain.draining) head["connection"] = "close";
     return head;
   }
 
-  async #sendWhole(response: CheckedResponse, whole: WholeBody, evidence: Dispatched): Promise<Delivery> {
-    const { wire } = this.#needs;
+  async #sendBytes(
+    response: CheckedResponse,
+    evidence: Dispatched,
+    render: () => Buffer | Problem,
+    headers: Readonly<Record<string, string>> = {},
+  ): Promise<Delivery> {
     const { settlement } = await response.settled;
-    const bytes = response.wire === wire.dialect ? whole.bytes : wire.renderWhole(whole.events(), evidence.slot.deployment.provider);
+    const bytes = render();
+    if (bytes instanceof Problem) {
+      this.refuse(bytes);
+      return { kind: "truncated", problem: bytes };
+    }
     return new Promise((resolve) => {
       this.#response.once("close", () => resolve(CLIENT_LEFT));
       if (this.#response.destroyed) return resolve(CLIENT_LEFT);
       this.#response.writeHead(200, {
         ...this.#head(),
         ...evidenceHeaders(evidence),
+        ...headers,
         "x-atrium-cost-usd": formatUsd(settlement.charge),
         "x-atrium-overhead-ms": this.#overhead(settlement.latencyMs),
         "content-type": "application/json",
@@ -131,14 +158,32 @@ export class Exchange implements Caller {
     });
   }
 
+  /** A problem where the answer cannot be told in the caller's dialect: it has been paid for all the same. */
+  #wholeBytes(response: CheckedResponse, whole: WholeBody, evidence: Dispatched): Buffer | Problem {
+    const { wire, call } = this.#needs;
+    if (response.wire === wire.dialect) return whole.bytes;
+    try {
+      return wire.renderWhole(retell(whole.events(), call.startedAt), evidence.slot.deployment.provider);
+    } catch (thrown) {
+      return asProblem(thrown);
+    }
+  }
+
+  #countBytes({ tokens }: TokenCount): Buffer {
+    const { renderCount } = this.#needs.wire;
+    if (renderCount === undefined) throw new Error("a count on a surface that takes none");
+    return renderCount(tokens);
+  }
+
   #sendStream(response: CheckedResponse, stream: FrameStream, evidence: Dispatched): Promise<Delivery> {
     const request = this.#asked as ModelRequest;
-    const { wire } = this.#needs;
+    const { wire, call } = this.#needs;
+    const render = wire.streamRenderer(request, evidence.slot.deployment.provider);
     return (this.#writer as StreamWriter).pipe(stream, evidenceHeaders(evidence), {
       forward: response.wire === wire.dialect,
       dropUsageOnly: !request.includeUsage,
-      render: wire.streamRenderer(request, evidence.slot.deployment.provider),
-      renderError: (problem) => wire.renderError(problem),
+      render: (events) => render(retell(events, call.startedAt)),
+      renderError: (problem) => wire.renderError(problem, call.id),
     });
   }
 

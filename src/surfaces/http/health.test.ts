@@ -6,7 +6,7 @@ import { createIdMaker } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
 import { systemRandom } from "../../kernel/random.ts";
 import { createMetrics } from "../../telemetry/index.ts";
-import { mountHealth, type Readiness } from "./health.ts";
+import { mountMetrics, mountProbes, type Readiness } from "./health.ts";
 import { createHttpServer } from "./server.ts";
 
 const BOUND_MS = 60_000;
@@ -15,7 +15,8 @@ const silentLog = { error: () => {}, warn: () => {}, info: () => {}, debug: () =
 /** A server whose only keys are `platform` and `developer`. */
 function health(readiness: Readiness) {
   const app = createHttpServer({ newId: createIdMaker(systemClock, systemRandom), log: silentLog });
-  mountHealth(app, {
+  mountProbes(app, { readiness: () => readiness, stalenessBoundMs: BOUND_MS });
+  mountMetrics(app, {
     authenticate: (credential) => {
       if (credential !== "platform" && credential !== "developer") throw new Problem("invalid_api_key");
       return { id: credential } as unknown as Principal;
@@ -24,8 +25,6 @@ function health(readiness: Readiness) {
       if (principal.id !== "platform") throw new Problem("permission_denied");
     }) as unknown as Allow,
     metrics: createMetrics(),
-    readiness: () => readiness,
-    stalenessBoundMs: BOUND_MS,
   });
   return app;
 }

@@ -11,10 +11,13 @@ export interface Readiness {
   readonly configurationAgeMs: number;
 }
 
-export interface HealthNeeds {
+export interface MetricsNeeds {
   readonly authenticate: Authenticate;
   readonly allow: Allow;
   readonly metrics: Metrics;
+}
+
+export interface ProbeNeeds {
   readonly readiness: () => Readiness;
   /** Older configuration than this is not served. */
   readonly stalenessBoundMs: number;
@@ -27,18 +30,22 @@ const RETRY_AFTER_SECONDS = "1";
 /** Load balancers ask with HEAD as well. */
 const PROBED = { exposeHeadRoute: true } as const;
 
-/** `/livez`: the process answers. `/readyz`: it should get traffic. `/metrics`: Prometheus, with a platform key. */
-export function mountHealth(app: FastifyInstance, needs: HealthNeeds): void {
+/** `/livez`: the process answers. `/readyz`: it should get traffic. */
+export function mountProbes(app: FastifyInstance, needs: ProbeNeeds): void {
   app.get("/livez", PROBED, async () => ({ status: "ok" }));
   app.get("/readyz", PROBED, async (_request, reply) => {
     const { status, ...facts } = judge(needs.readiness(), needs.stalenessBoundMs);
     if (status === "unready") reply.code(503).header("retry-after", RETRY_AFTER_SECONDS);
     return { status, ...facts };
   });
+}
+
+/** `/metrics`: Prometheus, with a platform key. */
+export function mountMetrics(app: FastifyInstance, { authenticate, allow, metrics }: MetricsNeeds): void {
   app.get("/metrics", async (request, reply) => {
-    const principal = await needs.authenticate(credentialOf(request.headers));
-    needs.allow(principal, "platform:metrics:read", PLATFORM_TENANT);
-    return reply.type(needs.metrics.contentType).send(await needs.metrics.render());
+    const principal = await authenticate(credentialOf(request.headers));
+    allow(principal, "platform:metrics:read", PLATFORM_TENANT);
+    return reply.type(metrics.contentType).send(await metrics.render());
   });
 }
 

@@ -1,16 +1,42 @@
-import { type ServerResponse, STATUS_CODES } from "node:http";
+import { type Server, type ServerResponse, STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
-import fastify, { type FastifyInstance, type FastifyReply } from "fastify";
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import type { Network } from "../../config.ts";
 import { BOUNDS } from "../../kernel/bounds.ts";
 import type { CallId, Uuid } from "../../kernel/ids.ts";
 import { Problem, asProblem } from "../../kernel/problem.ts";
 import type { Log } from "../../telemetry/index.ts";
 import { openaiEnvelope } from "../openai/envelope.ts";
+import { createRemoteAddress } from "./addresses.ts";
+import { withoutBasePath } from "./base-path.ts";
 import { problemHeaders } from "./problem.ts";
+import { createSecureServer, type SecureServer } from "./secure-server.ts";
+import type { Certificate } from "./tls.ts";
+import type { SurfaceWire } from "./wire.ts";
 
 export interface HttpNeeds {
   readonly newId: <Id extends Uuid>() => Id;
   readonly log: Log;
+  /** HTTPS with it, plain HTTP/1.1 without. */
+  readonly certificate?: Certificate | null;
+  /** Whose `x-forwarded-for` counts: nobody's unless named. */
+  readonly trustedProxies?: readonly Network[];
+  /** What every path begins with, such as `/ai`; empty for nothing. */
+  readonly basePath?: string;
+  /** Paths, with all below them, whose problems are answered as another dialect than OpenAI's has it. */
+  readonly dialects?: readonly PathDialect[];
+}
+
+interface PathDialect {
+  readonly path: string;
+  readonly wire: Pick<SurfaceWire, "envelope" | "requestIdHeader">;
+}
+
+declare module "fastify" {
+  interface FastifyRequest {
+    /** Where the request came from, seen through the trusted proxies. `ip` is the connection's own peer. */
+    remoteAddress: string;
+  }
 }
 
 /** Between two requests on one connection, ms: above common load balancers' 60 s, so that they close first. */
@@ -20,14 +46,37 @@ const HEADERS_ARRIVAL_MS = 30_000;
 const REQUEST_ARRIVAL_MS = HEADERS_ARRIVAL_MS + BOUNDS.bodyArrivalMs;
 const MAX_HEADER_BYTES = 32 * 1024;
 const MAX_PARAM_LENGTH = 512;
+const HANDSHAKE_MS = 15_000;
+const HTTP1 = { headersTimeout: HEADERS_ARRIVAL_MS, maxHeaderSize: MAX_HEADER_BYTES } as const;
+/** The same bounds where the server is not made by Fastify. */
+const SECURE = {
+  http1: { ...HTTP1, keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: REQUEST_ARRIVAL_MS },
+  handshakeMs: HANDSHAKE_MS,
+  maxHeaderBytes: MAX_HEADER_BYTES,
+  keepAliveMs: KEEP_ALIVE_MS,
+  requestArrivalMs: REQUEST_ARRIVAL_MS,
+} as const;
 
 /**
  * The HTTP server without its routes: request ids, and one answer for each thing that can go wrong before a route has it.
  * Surfaces mount themselves on it.
  */
-export function createHttpServer({ newId, log }: HttpNeeds): FastifyInstance {
+export function createHttpServer({
+  newId,
+  log,
+  certificate = null,
+  trustedProxies = [],
+  basePath = "",
+  dialects = [],
+}: HttpNeeds): FastifyInstance {
   const methods = new Map<string, Set<string>>();
-  const app = fastify({
+  const remoteAddressOf = createRemoteAddress(trustedProxies);
+  let secure: SecureServer | null = null;
+  const app = fastify<Server>({
+    ...(basePath === "" ? {} : { rewriteUrl: ({ url = "" }) => withoutBasePath(basePath, url) }),
+    ...(certificate === null
+      ? {}
+      : { serverFactory: (handler) => (secure = createSecureServer({ ...SECURE, certificate, log, handler })).server }),
     logger: false,
     genReqId: () => newId<CallId>(),
     requestIdHeader: false,
@@ -36,11 +85,11 @@ export function createHttpServer({ newId, log }: HttpNeeds): FastifyInstance {
     forceCloseConnections: "idle",
     keepAliveTimeout: KEEP_ALIVE_MS,
     requestTimeout: REQUEST_ARRIVAL_MS,
-    http: { headersTimeout: HEADERS_ARRIVAL_MS, maxHeaderSize: MAX_HEADER_BYTES },
+    http: HTTP1,
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     frameworkErrors: (_error, request, reply) => {
       reply.header("x-request-id", request.id);
-      void answerProblem(reply, new Problem("invalid_request", { message: "The request's path is not valid." }));
+      void answerProblem(request, reply, dialects, new Problem("invalid_request", { message: "The request's path is not valid." }));
     },
     clientErrorHandler(error, socket) {
       log.debug({ error }, "a connection did not speak HTTP");
@@ -52,31 +101,41 @@ export function createHttpServer({ newId, log }: HttpNeeds): FastifyInstance {
     for (const each of [method].flat()) known.add(each);
     methods.set(url, known);
   });
-  app.addHook("onRequest", async (request, reply) => void reply.header("x-request-id", request.id));
+  app.decorateRequest("remoteAddress", "");
+  app.addHook("onRequest", async (request, reply) => {
+    request.remoteAddress = remoteAddressOf(request.raw);
+    reply.header("x-request-id", request.id);
+  });
+  app.addHook("preClose", async () => secure?.closeHttp2());
   app.setNotFoundHandler((request, reply) => {
     const allow = allowedMethods(methods, request.url.split("?", 1)[0] as string);
     return answerProblem(
+      request,
       reply,
+      dialects,
       allow.length === 0
-        ? new Problem("unknown_route", { message: `Unknown route: ${request.method} ${request.url.split("?", 1)[0]}.` })
+        ? new Problem("unknown_route", { message: `Unknown route: ${request.method} ${request.originalUrl.split("?", 1)[0]}.` })
         : new Problem("method_not_allowed", { headers: { allow: allow.join(", ") } }),
     );
   });
   app.setErrorHandler((thrown, request, reply) => {
     const problem = fastifyProblem(thrown);
     if (problem.status >= 500) log.error({ cause: problem.cause, call: request.id, route: request.routeOptions.url }, "a request failed");
-    return answerProblem(reply, problem);
+    return answerProblem(request, reply, dialects, problem);
   });
   return app;
 }
 
-/** Answers with a problem in OpenAI's envelope, which every path outside another dialect's surface speaks. */
-function answerProblem(reply: FastifyReply, problem: Problem): FastifyReply {
+/** Answers with a problem in the envelope of the path's dialect; OpenAI's, where it has no other. */
+function answerProblem(request: FastifyRequest, reply: FastifyReply, dialects: readonly PathDialect[], problem: Problem): FastifyReply {
+  const asked = request.url.split("?", 1)[0] as string;
+  const wire = dialects.find(({ path }) => asked === path || asked.startsWith(`${path}/`))?.wire;
+  if (wire?.requestIdHeader !== undefined) reply.header(wire.requestIdHeader, request.id);
   return reply
     .code(problem.status)
     .headers(problemHeaders(problem))
     .type("application/json")
-    .send(JSON.stringify(openaiEnvelope(problem)));
+    .send(JSON.stringify(wire?.envelope(problem, request.id) ?? openaiEnvelope(problem)));
 }
 
 /** Fastify's own errors carry the status they mean; everything else that is no Problem is ours. */

@@ -219,7 +219,7 @@ test("a frame of usage alone is dropped unless it was asked for; with anything b
   const frames = [
     frame("one"),
     frame("usage", [{ type: "response-start", id: "i", model: "m", createdSeconds: 1 }, USAGE], true),
-    frame("both", [{ type: "choice-end", choice: 0, reason: "stop" }, USAGE], true),
+    frame("both", [{ type: "choice-end", choice: 0, reason: "stop", stopSequence: null }, USAGE], true),
     DONE,
   ];
   for (const dropUsageOnly of [true, false]) {

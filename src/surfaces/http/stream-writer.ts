@@ -1,7 +1,7 @@
 import type { ServerResponse } from "node:http";
 import type { ModelEvent } from "../../kernel/events.ts";
 import type { Ending, Frame, FrameStream } from "../../kernel/frame.ts";
-import { Problem } from "../../kernel/problem.ts";
+import { asProblem, Problem } from "../../kernel/problem.ts";
 import type { Delivery } from "../../pipeline/caller.ts";
 import { CLIENT_LEFT, finish } from "./finish.ts";
 
@@ -9,8 +9,9 @@ import { CLIENT_LEFT, finish } from "./finish.ts";
 export interface FrameRendering {
   /** Whether the frames' own bytes are already in the caller's wire. */
   readonly forward: boolean;
-  /** Whether a frame that carries nothing but usage is left out. */
+  /** Of frames that are forwarded: whether one that carries nothing but usage is left out. */
   readonly dropUsageOnly: boolean;
+  /** @throws Problem for what cannot be told: the stream is then cut. */
   readonly render: (events: readonly ModelEvent[]) => Buffer;
   readonly renderError: (problem: Problem) => Buffer;
 }
@@ -41,16 +42,21 @@ export class StreamWriter {
   /** Writes the stream to its end. Resolves when the last byte was handed to the socket or the client is gone. */
   pipe(stream: FrameStream, headers: Readonly<Record<string, string>>, rendering: FrameRendering): Promise<Delivery> {
     const response = this.#response;
+    let broken: Problem | null = null;
     return new Promise((resolve) => {
       response.once("close", () => resolve(CLIENT_LEFT));
       response.on("drain", () => stream.resume());
       stream.pipe({
         frames: (frames) => {
-          if (response.destroyed) return;
+          if (response.destroyed || broken !== null) return;
           this.#begin(headers);
-          if (!this.#write(frames, rendering)) stream.pause();
+          const pieces: Buffer[] = [];
+          broken = gather(frames, rendering, pieces);
+          const isReady = this.#write(pieces);
+          if (broken !== null) stream.abort();
+          else if (!isReady) stream.pause();
         },
-        end: (ending) => this.#end(ending, rendering, resolve),
+        end: (ending) => this.#end(broken === null ? ending : { kind: "truncated", problem: broken }, rendering, resolve),
       });
     });
   }
@@ -81,12 +87,7 @@ export class StreamWriter {
    * per frame costs three small buffers of chunked encoding each, and with them a third of a stream's CPU. False when the
    * client is slower than the upstream.
    */
-  #write(frames: readonly Frame[], rendering: FrameRendering): boolean {
-    const pieces: Buffer[] = [];
-    for (const frame of frames) {
-      if (rendering.dropUsageOnly && frame.notable && isUsageOnly(frame.events())) continue;
-      append(pieces, rendering.forward ? frame.bytes : rendering.render(frame.events()));
-    }
+  #write(pieces: readonly Buffer[]): boolean {
     if (pieces.length === 0) return true;
     return this.#response.write(pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces));
   }
@@ -129,6 +130,19 @@ const SSE_HEADERS = {
   "x-accel-buffering": "no",
 } as const;
 const COMMENT = Buffer.from(": waiting\n\n");
+
+/** Adds the frames' bytes in the caller's wire; the problem of the first that has none, if there is one. */
+function gather(frames: readonly Frame[], { forward, dropUsageOnly, render }: FrameRendering, pieces: Buffer[]): Problem | null {
+  for (const frame of frames) {
+    if (forward && dropUsageOnly && frame.notable && isUsageOnly(frame.events())) continue;
+    try {
+      append(pieces, forward ? frame.bytes : render(frame.events()));
+    } catch (thrown) {
+      return asProblem(thrown);
+    }
+  }
+  return null;
+}
 
 /** Adds the bytes, to the last piece where they follow it in memory. */
 function append(pieces: Buffer[], bytes: Buffer): void {
