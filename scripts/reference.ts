@@ -3,7 +3,9 @@ import path from "node:path";
 import { z } from "zod";
 import { SETTINGS } from "../src/config.ts";
 import { PERMISSIONS, type Permission, type Role, ROLES } from "../src/domains/identity/index.ts";
-import { FIELDS } from "../src/domains/providers/dialects/openai/fields.ts";
+import { FIELDS as ANTHROPIC_FIELDS } from "../src/domains/providers/dialects/anthropic/fields.ts";
+import type { FieldRule } from "../src/domains/providers/dialects/field-rules.ts";
+import { FIELDS as OPENAI_FIELDS } from "../src/domains/providers/dialects/openai/fields.ts";
 import { PROBLEMS } from "../src/kernel/problem.ts";
 import { type AnyRoute, openApiDocument } from "../src/surfaces/admin/index.ts";
 import { BESIDE_THE_TABLE, routeTable } from "./route-table.ts";
@@ -18,7 +20,8 @@ export function referencePages(routes: readonly AnyRoute[]): ReadonlyMap<string,
     ["problems.md", problemsPage()],
     ["permissions.md", permissionsPage(routes)],
     ["routes.md", routesPage(routes)],
-    ["chat-completions.md", chatCompletionsPage()],
+    ["chat-completions.md", fieldsPage("Fields of a chat completion", "POST /v1/chat/completions", OPENAI_FIELDS)],
+    ["messages.md", fieldsPage("Fields of a message", "POST /v1/messages", ANTHROPIC_FIELDS)],
     ["openapi.json", `${JSON.stringify(openApiDocument(routes), null, 2)}\n`],
   ]);
 }
@@ -78,15 +81,14 @@ function routesPage(routes: readonly AnyRoute[]): string {
   return page("Routes", intro, [beside, ...sorted.map(routeSection)].join("\n\n"));
 }
 
-function chatCompletionsPage(): string {
-  const intro =
-    "What becomes of each field of `POST /v1/chat/completions`. *Plain*: forwarded as it came. *Priced*: forwarded, and has a term in the worst case that is held. *Ours*: set, replaced or refused by the platform, never taken from the caller. A field that is not listed goes to vendors and is named in the record; engines and deployments with `unknown_fields: refuse` refuse it.";
-  const rows = [...FIELDS].map(([name, rule]) => [
+function fieldsPage(title: string, route: string, fields: ReadonlyMap<string, FieldRule>): string {
+  const intro = `What becomes of each field of ${code(route)}. *Plain*: forwarded as it came. *Priced*: forwarded, and has a term in the worst case that is held. *Ours*: set, replaced or refused by the platform, never taken from the caller. A field that is not listed goes to vendors and is named in the record; engines and deployments with \`unknown_fields: refuse\` refuse it. For a model whose provider speaks another dialect every field is translated or refused by name.`;
+  const rows = [...fields].map(([name, rule]) => [
     code(name),
     rule.class === "ours" ? `ours: ${rule.policy.kind}` : rule.class,
     rule.class === "plain" ? "" : rule.why,
   ]);
-  return page("Fields of a chat completion", intro, table(["field", "class", "why"], rows));
+  return page(title, intro, table(["field", "class", "why"], rows));
 }
 
 function order(route: AnyRoute): number {

@@ -40,6 +40,8 @@ export const BESIDE_THE_TABLE: Readonly<Record<string, string>> = {
   "HEAD /readyz": "as GET",
   "GET /metrics": "a platform key with platform:metrics:read",
   "POST /v1/chat/completions": "a key with models:call; the fields are in [chat-completions.md](chat-completions.md)",
+  "POST /v1/messages": "a key with models:call; Anthropic's Messages API, the fields are in [messages.md](messages.md)",
+  "POST /v1/messages/count_tokens": "a key with models:call; nothing is billed, and the header `x-atrium-token-count` says `exact` or `estimated`",
   "GET /v1/models": "a key with models:call, for the models it may use",
   "GET /v1/models/*": "a key with models:call, for the models it may use",
   "GET /admin/v1/openapi.json": "any valid key",

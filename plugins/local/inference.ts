@@ -19,6 +19,7 @@ import type {
 } from "node-llama-cpp";
 import { line, lineReader } from "../../src/domains/providers/local/lines.ts";
 import type { Generation, GrammarSchema, LoadOrder, Order, Report } from "../../src/domains/providers/local/protocol.ts";
+import type { ModelEvent } from "../../src/kernel/events.ts";
 import { NO_TOKENS } from "../../src/kernel/tokens.ts";
 
 /*
@@ -194,6 +195,7 @@ async function answer(id: number, generation: Generation, run: Run): Promise<voi
       })
       .contextText.tokenize(model.tokenizer),
   );
+  if (generation.countOnly) return report({ type: "events", id, events: [usageEvent({ prompt: prompt.length, output: 0, reasoning: 0 })] });
   // The library shifts its window, which forgets the beginning, at the last two tokens.
   const room = contextSize - prompt.length - 2;
   if (room < 1)
@@ -454,19 +456,8 @@ class Writer {
       id: this.#id,
       events: [
         ...callEvents,
-        { type: "choice-end", choice: 0, reason: finish },
-        {
-          type: "usage",
-          usage: {
-            source: "reported",
-            tokens: {
-              ...NO_TOKENS,
-              input_uncached: usage.prompt,
-              output: Math.max(0, usage.output - usage.reasoning),
-              reasoning: usage.reasoning,
-            },
-          },
-        },
+        { type: "choice-end", choice: 0, reason: finish, stopSequence: null },
+        usageEvent(usage),
         { type: "response-end" },
       ],
     });
@@ -477,6 +468,11 @@ class Writer {
     if (this.#calls === null) return null;
     return reason === "maxTokens" ? [] : [this.#calls(this.#collected)];
   }
+}
+
+function usageEvent({ prompt, output, reasoning }: Usage): ModelEvent {
+  const tokens = { ...NO_TOKENS, input_uncached: prompt, output: Math.max(0, output - reasoning), reasoning };
+  return { type: "usage", usage: { source: "reported", tokens } };
 }
 
 function reasonOf(error: unknown): string {

@@ -2,7 +2,7 @@ import type { ModelEvent } from "./events.ts";
 import type { Problem } from "./problem.ts";
 
 /** A wire format: of a caller's surface, or of an upstream. */
-export type Dialect = "openai";
+export type Dialect = "openai" | "anthropic";
 
 /**
  * One event of an upstream's stream: its raw bytes (terminator included) and, parsed only when somebody asks, its
@@ -49,6 +49,14 @@ export interface WholeBody {
   events(): readonly ModelEvent[];
 }
 
+/** How many tokens a prompt is. `exact`: by the tokenizer that the deployment bills by; else an estimate. */
+export interface TokenCount {
+  readonly tokens: number;
+  readonly exact: boolean;
+}
+
 export type ResponseBody =
   | { readonly kind: "whole"; readonly whole: WholeBody }
-  | { readonly kind: "stream"; readonly stream: FrameStream };
+  | { readonly kind: "stream"; readonly stream: FrameStream }
+  /** The answer to a request of kind `count`. */
+  | { readonly kind: "count"; readonly count: TokenCount };

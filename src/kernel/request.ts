@@ -17,7 +17,8 @@ export interface Attribution {
 
 /** A caller's request to a model, parsed at the door: everything behind it trusts these fields. */
 export interface ModelRequest {
-  readonly kind: "generate";
+  /** `count` asks how many tokens the prompt is, and for no answer. */
+  readonly kind: "generate" | "count";
   /** The wire format of `body`. */
   readonly dialect: Dialect;
   /** The model as the caller named it. */

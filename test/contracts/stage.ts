@@ -12,7 +12,7 @@ export interface MatrixWorld {
   send(request: Sent): Promise<Received>;
   /** A digest of every row that is the tenant's (its id), read past row security. */
   checksum(tenant: string): Promise<string>;
-  /** How many rows the audit trails of all tenants hold. */
+  /** How many actions the audit trails of all tenants hold. */
   auditRows(): Promise<number>;
   /** Whether an Idempotency-Key is remembered here (it takes a database). */
   readonly remembers: boolean;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import { PERMISSIONS, ROLES, type Permission, type Principal, type Proofs } from "../../src/domains/identity/index.ts";
-import type { AuditRow } from "../../src/domains/records/index.ts";
+import type { AuditRow, Refusal } from "../../src/domains/records/index.ts";
 import { createIdMaker, isUuid, PLATFORM_TENANT, type TenantId, type Uuid } from "../../src/kernel/ids.ts";
 import { Problem } from "../../src/kernel/problem.ts";
 import { systemClock } from "../../src/kernel/clock.ts";
@@ -22,6 +22,7 @@ export interface ToyPlatform {
   readonly routes: readonly AnyRoute[];
   readonly adminKey: string;
   readonly audit: readonly AuditRow[];
+  readonly refusals: readonly Refusal[];
   /** How often the snapshot was caught up, and to what. */
   readonly caughtUp: readonly number[];
   /** Makes the next catching up fail with this. */
@@ -82,6 +83,7 @@ export async function startToyPlatform(defects: ReadonlySet<ToyDefect> = new Set
   };
   const store = { state: { tenants: [], projects: [], keys: [admin], audit: [], version: 0 } as State };
   const caughtUp: number[] = [];
+  const refusals: Refusal[] = [];
   let failure: Error | null = null;
   const catchUp = async (version: number) => {
     const error = failure;
@@ -91,13 +93,14 @@ export async function startToyPlatform(defects: ReadonlySet<ToyDefect> = new Set
   };
   const routes = toyRoutes(store, makeId, defects);
   const server = createHttpServer({ newId: makeId, log: createLog("silent") });
-  mountRoutes(server, routes, toyNeeds(store, makeId, catchUp, defects));
+  mountRoutes(server, routes, toyNeeds(store, makeId, catchUp, refusals, defects));
   await server.ready();
   return {
     server,
     routes,
     adminKey,
     caughtUp,
+    refusals,
     failCatchUp: (error) => void (failure = error),
     get audit() {
       return store.state.audit;
@@ -120,6 +123,7 @@ function toyNeeds(
   store: { state: State },
   makeId: () => Uuid,
   catchUp: RunnerNeeds["catchUp"],
+  refusals: Refusal[],
   defects: ReadonlySet<ToyDefect>,
 ): RunnerNeeds {
   return {
@@ -155,6 +159,7 @@ function toyNeeds(
       return store.state.version;
     },
     catchUp,
+    refused: (refusal) => void refusals.push(refusal),
     keyringOf: () => assert.fail("nothing is remembered here: it would need a database"),
   };
 }

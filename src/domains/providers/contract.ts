@@ -21,6 +21,21 @@ export interface Dispatch {
   readonly onSent: () => void;
 }
 
+/** A dispatch whose request may have been rendered elsewhere, by the provider's own `render`; absent, the provider renders it. */
+export interface DispatchOf<Rendered> extends Dispatch {
+  readonly rendered?: Rendered;
+}
+
+/** What a rendering needs beside the request and the deployment; the fields are Dispatch's. */
+export type RenderValues = Pick<Dispatch, "outputBound" | "cacheSalt">;
+
+/** A rendering for an HTTP upstream. */
+export interface HttpBody {
+  readonly body: Buffer;
+  /** Fields of the caller's body that no table names and that are forwarded. */
+  readonly unknownFields: readonly string[];
+}
+
 /** What an upstream answered: its first frame, or its whole body, has come. */
 export interface UpstreamResponse {
   /** The wire format of the body's bytes; null for a provider without a wire. */
@@ -64,8 +79,11 @@ export class DispatchError extends Error {
   }
 }
 
-/** A vendor or engine. One small file each, plus one line in the table. */
-export interface Provider {
+/**
+ * A vendor or engine. One small file each, plus one line in the table. `bound`, `accept` and `render` are pure and see no
+ * credential: for a large request they run on the thread where it was parsed (`large/`).
+ */
+export interface Provider<Rendered = unknown> {
   readonly id: string;
   readonly label: string;
   /** `engine`: runs open models and shares a prefix cache, so it gets our salt and refuses unknown fields. */
@@ -82,8 +100,10 @@ export interface Provider {
   bound(request: ModelRequest, model: Model): TokenBound;
   /** Refuses what this provider cannot honour, by field name (a Problem), before anything is held. Pure. */
   accept(request: ModelRequest, deployment: Deployment): void;
+  /** What is sent for the request: what structured clone can carry, with Buffers at its top level only. Pure. */
+  render(request: ModelRequest, deployment: Deployment, values: RenderValues): Rendered;
   /** Resolves at the first frame (or whole body); rejects with DispatchError. */
-  dispatch(dispatch: Dispatch): Promise<ProviderResponse>;
+  dispatch(dispatch: DispatchOf<Rendered>): Promise<ProviderResponse>;
   /** Ends what the provider keeps running (children, timers). Absent where it keeps nothing. */
   close?(): Promise<void>;
 }

@@ -122,6 +122,8 @@ const PLAIN: ReadonlySet<ModelEvent["type"]> = new Set([
   "response-start",
   "text-delta",
   "reasoning-delta",
+  "reasoning-signature",
+  "reasoning-hidden",
   "refusal-delta",
   "tool-call-start",
   "tool-call-delta",

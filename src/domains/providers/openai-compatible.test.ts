@@ -4,6 +4,7 @@ import { systemClock } from "../../kernel/clock.ts";
 import { Problem } from "../../kernel/problem.ts";
 import type { JsonObject } from "../../kernel/request.ts";
 import type { Provider } from "./contract.ts";
+import { parseMessages } from "./dialects/anthropic/request.ts";
 import { createProviders } from "./service.ts";
 import { deploymentOf, dispatchOf } from "./testing/dispatching.ts";
 import { JSON_HEADERS, completionOf, scriptedUpstream } from "./testing/scripted-upstream.ts";
@@ -85,6 +86,38 @@ test("an engine is never made to fetch: media must come as data URLs", () => {
   assert.equal(refusal("openai", image("https://example.com/a.png")), null);
 });
 
+test("what an upstream cannot be told is refused in the words of an Anthropic caller, before anything is held", () => {
+  const refused = (id: string, fields: JsonObject): string | null => {
+    const request = parseMessages(Buffer.from(JSON.stringify({ ...MINIMAL, max_tokens: 5, ...fields })));
+    return refusalOf(() => named(id).accept(request, deploymentOf({ provider: id })));
+  };
+  const image = (url: string): JsonObject => ({
+    messages: [{ role: "user", content: [{ type: "image", source: { type: "url", url } }] }],
+  });
+  assert.equal(refused("openai", { top_k: 5 }), "top_k");
+  assert.equal(refused("vllm", { top_k: 5 }), null);
+  assert.equal(refused("openai", { thinking: { type: "enabled", budget_tokens: 2000 } }), "thinking");
+  assert.equal(refused("openai", image("https://example.com/a.png")), null);
+  assert.equal(refused("vllm", image("https://example.com/a.png")), "messages[0].content[0]");
+  assert.equal(
+    refused("openai", {
+      messages: [
+        {
+          role: "user",
+          content: [
+            {
+              type: "tool_result",
+              tool_use_id: "c",
+              content: [{ type: "image", source: { type: "base64", media_type: "image/png", data: "AAAA" } }],
+            },
+          ],
+        },
+      ],
+    }),
+    "messages[0].content[0].content[0]",
+  );
+});
+
 test("a base URL's own query stays, and its trailing slash does not double", async (t) => {
   const upstream = await scriptedUpstream((exchange) => {
     exchange.head(200, JSON_HEADERS);
@@ -106,8 +139,12 @@ function named(id: string): Provider {
 /** The param of the refusal; null where the request is accepted. */
 function refusal(id: string, fields: JsonObject, unknownFields: "forward" | "refuse" | null = null): string | null {
   const { request, deployment } = dispatchOf(deploymentOf({ provider: id, options: { unknownFields } }), { ...MINIMAL, ...fields });
+  return refusalOf(() => named(id).accept(request, deployment));
+}
+
+function refusalOf(accept: () => void): string | null {
   try {
-    named(id).accept(request, deployment);
+    accept();
     return null;
   } catch (thrown) {
     assert.ok(thrown instanceof Problem && thrown.code === "unsupported_field");

@@ -1,14 +1,23 @@
+import type { ChatAnswerPart, ChatPart } from "../../kernel/chat.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import { Problem } from "../../kernel/problem.ts";
 import type { ModelRequest } from "../../kernel/request.ts";
 import type { Deployment } from "../catalog/index.ts";
-import { DispatchError, type Dispatch, type Provider, type ProviderResponse } from "./contract.ts";
+import { countableOf, type Countable } from "./count/countable.ts";
+import { encodingOf } from "./count/count.ts";
+import type { CountOrder } from "./count/counter.ts";
+import type { Dispatch, HttpBody, Provider, ProviderResponse, RenderValues } from "./contract.ts";
 import { bound, type BoundRule } from "./dialects/openai/bound.ts";
 import { FIELDS } from "./dialects/openai/fields.ts";
+import type { Extensions } from "./dialects/openai/render-request.ts";
 import { upstreamBody, type BodyShape } from "./dialects/openai/upstream-body.ts";
 import { openaiWire } from "./dialects/openai/wire.ts";
 import { list, object } from "./dialects/read.ts";
+import { unsupported } from "./dialects/settings.ts";
+import { NO_EXTENSIONS, requestIn } from "./dialects/translate.ts";
 import { accepted } from "./dispatch.ts";
+import { createTargets, type Target } from "./target.ts";
+import { refuseUnknown, unknownFields } from "./unknown-fields.ts";
 import type { UpstreamClient } from "./upstream.ts";
 
 /** What one provider of the OpenAI wire differs in. A file of these and a line in table.ts add one. */
@@ -20,40 +29,57 @@ export interface OpenAiCompatible {
   readonly defaultBaseUrl: string | null;
   readonly body: BodyShape;
   readonly bound: BoundRule;
+  /** What it takes of callers of other dialects beyond what every upstream of this one does. */
+  readonly takes?: Partial<Extensions>;
 }
 
 /** What the makers of providers are given. */
 export interface ProviderNeeds {
   readonly upstream: UpstreamClient;
   readonly clock: Clock;
+  /** Tokens of a prompt, as OpenAI's tokenizers count. Rejects with the problem `overloaded`. */
+  readonly countTokens: (order: CountOrder) => Promise<number>;
 }
 
-export function openaiCompatible(data: OpenAiCompatible): (needs: ProviderNeeds) => Provider {
-  return ({ upstream }) => ({
+export function openaiCompatible(data: OpenAiCompatible): (needs: ProviderNeeds) => Provider<HttpBody | Countable> {
+  const takes: Extensions = { ...NO_EXTENSIONS, ...data.takes };
+  const { defaultBaseUrl } = data;
+  const targetOf = createTargets({ defaultBaseUrl, streamContentType: openaiWire.streamContentType, authenticate });
+  const render = (
+    request: ModelRequest,
+    { upstreamModel }: Deployment,
+    { outputBound, cacheSalt }: RenderValues,
+  ): HttpBody | Countable => {
+    if (request.kind === "count") return countableOf(request.chat(), data.bound.image);
+    const said = requestIn("openai", request, takes);
+    return { body: upstreamBody(said, data.body, { upstreamModel, outputBound, cacheSalt }), unknownFields: unknownFields(said, FIELDS) };
+  };
+  return ({ upstream, countTokens }) => ({
     id: data.id,
     label: data.label,
     nature: data.nature,
-    defaultBaseUrl: data.defaultBaseUrl,
+    defaultBaseUrl,
     secretField: "api_key",
     freeByDefault: false,
-    bound: (request, model) => bound(request, model, data.bound),
-    accept: (request, deployment) => accept(request, deployment, data),
-    dispatch: (dispatch) => send(dispatch, data, upstream),
+    bound: (request, model) => bound(requestIn("openai", request, takes), model, data.bound),
+    accept: (request, deployment) => accept(request, requestIn("openai", request, takes), deployment, data),
+    render,
+    dispatch: async (dispatch) => {
+      const rendered = dispatch.rendered ?? render(dispatch.request, dispatch.deployment, dispatch);
+      if ("body" in rendered) return send(dispatch, rendered, targetOf(dispatch.deployment), upstream);
+      const tokens = await countTokens({ ...rendered, encoding: encodingOf(dispatch.deployment.upstreamModel) });
+      return accepted({ wire: null, upstreamRequestId: null, body: { kind: "count", count: { tokens, exact: false } }, unknownFields: [] });
+    },
   });
 }
 
-async function send(dispatch: Dispatch, data: OpenAiCompatible, upstream: UpstreamClient): Promise<ProviderResponse> {
+async function send(dispatch: Dispatch, rendered: HttpBody, target: Target, upstream: UpstreamClient): Promise<ProviderResponse> {
   const { request, deployment, signal, onSent } = dispatch;
-  const { origin, path, streamHeaders, wholeHeaders } = targetOf(deployment, data);
   const answer = await upstream.request({
-    origin,
-    path,
-    headers: request.stream ? streamHeaders : wholeHeaders,
-    body: upstreamBody(request, data.body, {
-      upstreamModel: deployment.upstreamModel,
-      outputBound: dispatch.outputBound,
-      cacheSalt: dispatch.cacheSalt,
-    }),
+    origin: target.origin,
+    path: target.pathOf("/chat/completions"),
+    headers: request.stream ? target.streamHeaders : target.wholeHeaders,
+    body: rendered.body,
     stream: request.stream,
     wire: openaiWire,
     secret: deployment.credential?.secret ?? null,
@@ -65,20 +91,19 @@ async function send(dispatch: Dispatch, data: OpenAiCompatible, upstream: Upstre
     wire: "openai",
     upstreamRequestId: answer.upstreamRequestId,
     body: answer.body,
-    unknownFields: unknownFields(request),
+    unknownFields: rendered.unknownFields,
   });
 }
 
-function accept(request: ModelRequest, deployment: Deployment, data: OpenAiCompatible): void {
-  const policy = deployment.options.unknownFields ?? (data.nature === "engine" ? "refuse" : "forward");
-  const [unknown] = unknownFields(request);
-  if (policy === "refuse" && unknown !== undefined)
-    throw new Problem("unsupported_field", { param: unknown, message: `'${unknown}' is not a field that this model takes; leave it out.` });
+/** `said` is the request in this dialect. */
+function accept(request: ModelRequest, said: ModelRequest, deployment: Deployment, data: OpenAiCompatible): void {
+  refuseUnknown(said, FIELDS, deployment, data.nature === "engine" ? "refuse" : "forward");
   if (data.nature === "engine") refuseFetching(request);
 }
 
 /** An engine fetches a part's URL from inside the platform's network, or from its own disk: media must come inline. */
 function refuseFetching(request: ModelRequest): void {
+  if (request.dialect !== "openai") return refuseUrls(request);
   list(request.fields["messages"]).forEach((message, index) => {
     list(object(message)["content"]).forEach((part, position) => {
       for (const [key, value] of Object.entries(object(part))) {
@@ -91,50 +116,12 @@ function refuseFetching(request: ModelRequest): void {
   });
 }
 
-function unknownFields(request: ModelRequest): string[] {
-  return Object.keys(request.fields).filter((key) => !FIELDS.has(key));
+function refuseUrls(request: ModelRequest): void {
+  for (const part of request.chat().messages.flatMap<ChatPart | ChatAnswerPart>(({ content }) => content))
+    if (part.kind === "image" && part.source.kind === "url")
+      throw unsupported(part.at, "It must come inline, as base64; this model fetches nothing.");
 }
 
-interface Target {
-  readonly origin: string;
-  readonly path: string;
-  readonly streamHeaders: string[];
-  readonly wholeHeaders: string[];
-}
-
-/** Made once per deployment of a snapshot. */
-const targets = new WeakMap<Deployment, Target>();
-
-function targetOf(deployment: Deployment, data: OpenAiCompatible): Target {
-  const known = targets.get(deployment);
-  if (known !== undefined) return known;
-  const made = makeTarget(deployment, data);
-  targets.set(deployment, made);
-  return made;
-}
-
-function makeTarget(deployment: Deployment, data: OpenAiCompatible): Target {
-  const base = deployment.credential?.baseUrl ?? data.defaultBaseUrl;
-  if (base === null || !URL.canParse(base))
-    throw new DispatchError(
-      { kind: "unavailable" },
-      { cause: new Error(`deployment ${deployment.name}: its credential names no valid base_url`) },
-    );
-  const url = new URL(base);
-  const secret = deployment.credential?.secret ?? null;
-  const common = [
-    "content-type",
-    "application/json",
-    "accept-encoding",
-    "identity",
-    "user-agent",
-    "atrium",
-    ...(secret === null ? [] : ["authorization", `Bearer ${secret}`]),
-  ];
-  return {
-    origin: url.origin,
-    path: `${url.pathname.replace(/\/+$/, "")}/chat/completions${url.search}`,
-    streamHeaders: [...common, "accept", openaiWire.streamContentType],
-    wholeHeaders: [...common, "accept", "application/json"],
-  };
+function authenticate(secret: string | null): string[] {
+  return secret === null ? [] : ["authorization", `Bearer ${secret}`];
 }

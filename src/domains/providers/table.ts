@@ -1,3 +1,4 @@
+import { anthropic } from "./anthropic.ts";
 import type { Provider } from "./contract.ts";
 import { llamacpp } from "./engines/llamacpp.ts";
 import { lmstudio } from "./engines/lmstudio.ts";
@@ -21,6 +22,7 @@ import { xai } from "./vendors/xai.ts";
 
 /** Every provider that needs nothing but the upstream client; `local` is made with its models' folder and added in main.ts. */
 export const TABLE: readonly ((needs: ProviderNeeds) => Provider)[] = [
+  anthropic,
   cerebras,
   deepinfra,
   deepseek,

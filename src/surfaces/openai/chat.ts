@@ -1,4 +1,4 @@
-import { createChunkRenderer, parseChatCompletion, renderWhole } from "../../domains/providers/index.ts";
+import { createChunkRenderer, renderWhole } from "../../domains/providers/index.ts";
 import type { SurfaceWire } from "../http/wire.ts";
 import { openaiEnvelope } from "./envelope.ts";
 
@@ -6,7 +6,7 @@ import { openaiEnvelope } from "./envelope.ts";
 export const chatCompletions: SurfaceWire = {
   dialect: "openai",
   endpoint: "openai.chat.completions",
-  parse: parseChatCompletion,
+  parser: "chatCompletion",
   streamRenderer(request, provider) {
     const renderer = createChunkRenderer({ includeUsage: request.includeUsage, systemFingerprint: provider });
     return (events) => renderer.render(events);

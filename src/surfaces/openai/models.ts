@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Model } from "../../domains/catalog/index.ts";
 import type { Allow, Authenticate, Principal } from "../../domains/identity/index.ts";
+import type { Refusal } from "../../domains/records/index.ts";
 import { PLATFORM_TENANT } from "../../kernel/ids.ts";
 import { credentialOf } from "../http/credential.ts";
 
@@ -11,20 +12,27 @@ export interface ModelsNeeds {
   readonly modelsFor: (principal: Principal) => readonly Model[];
   /** @throws Problem model_not_found */
   readonly modelFor: (principal: Principal, name: string) => Model;
+  /** Takes what authorization refused: for the record, on no account for the caller. */
+  readonly refused: (refusal: Refusal) => void;
 }
 
 /** `GET /v1/models` and `GET /v1/models/{model}`: names may hold slashes, so the rest of the path is the name. */
 export function mountModels(app: FastifyInstance, needs: ModelsNeeds): void {
-  const caller = async (request: FastifyRequest): Promise<Principal> => {
-    const principal = await needs.authenticate(credentialOf(request.headers));
-    needs.allow(principal, "models:call", principal.tenant);
-    return principal;
+  const answer = async <T>(request: FastifyRequest, work: (principal: Principal) => T): Promise<T> => {
+    const credential = credentialOf(request.headers);
+    try {
+      const principal = await needs.authenticate(credential);
+      needs.allow(principal, "models:call", principal.tenant);
+      return work(principal);
+    } catch (problem) {
+      needs.refused({ route: "openai.models", principal: null, credential, remoteAddress: request.remoteAddress, problem });
+      throw problem;
+    }
   };
-  app.get("/v1/models", async (request) => ({ object: "list", data: needs.modelsFor(await caller(request)).map(render) }));
-  app.get("/v1/models/*", async (request) => {
-    const principal = await caller(request);
-    return render(needs.modelFor(principal, (request.params as { "*": string })["*"]));
-  });
+  app.get("/v1/models", (request) => answer(request, (principal) => ({ object: "list", data: needs.modelsFor(principal).map(render) })));
+  app.get("/v1/models/*", (request) =>
+    answer(request, (principal) => render(needs.modelFor(principal, (request.params as { "*": string })["*"]))),
+  );
 }
 
 function render(model: Model) {

@@ -15,6 +15,8 @@ test("any split of a stream's bytes gives the same events, canonical in form", (
       "data:  two",
       ": comment",
       "event: error",
+      "event:  spaced ",
+      "event:bare",
       "id: 7",
       "retry: 1",
       "dat",
@@ -36,17 +38,15 @@ test("any split of a stream's bytes gives the same events, canonical in form", (
       .map((list) => Buffer.from(list)),
   );
   fc.assert(
-    fc.property(bytes, fc.array(fc.nat({ max: 400 }), { maxLength: 20 }), fc.boolean(), (whole, cuts, ends) => {
-      const expected = read([whole], ends);
-      assert.deepEqual(read(split(whole, cuts), ends), expected);
-      assert.deepEqual(
-        read(
-          [...whole].map((byte) => Buffer.of(byte)),
-          ends,
-        ),
-        expected,
-      );
-      for (const event of expected.events) assert.match(event.bytes, /^(data: [^\r\n]*\n)+\n$/);
+    fc.property(bytes, fc.array(fc.nat({ max: 400 }), { maxLength: 20 }), fc.boolean(), fc.boolean(), (whole, cuts, ends, named) => {
+      const expected = read([whole], ends, named);
+      assert.deepEqual(read(split(whole, cuts), ends, named), expected);
+      const bytewise = [...whole].map((byte) => Buffer.of(byte));
+      assert.deepEqual(read(bytewise, ends, named), expected);
+      for (const { bytes: written, name } of expected.events) {
+        assert.match(written, /^(event: [^\r\n]*\n)?(data: [^\r\n]*\n)+\n$/);
+        assert.equal(written.startsWith("event: "), named && name !== null);
+      }
     }),
     { numRuns: 3000 },
   );
@@ -73,6 +73,15 @@ test("an event in canonical form is a slice of what came, not a copy", () => {
     events.map((event) => event.bytes.buffer === chunk.buffer && event.bytes.byteOffset === chunk.byteOffset),
     [true, false],
   );
+  const named = Buffer.from(
+    "event: a\ndata: 1\n\nevent:a\ndata: 1\n\nevent: a \ndata: 1\n\ndata: 1\nevent: a\n\nevent: b\nevent: a\ndata: 1\n\n",
+  );
+  const read: SseEvent[] = [];
+  new SseSplitter(MAX_BYTES, true).push(named, read);
+  assert.deepEqual(
+    read.map((event) => [event.bytes.toString(), liesIn(named, event.bytes)]),
+    [true, false, false, false, false].map((isSlice) => ["event: a\ndata: 1\n\n", isSlice]),
+  );
 });
 
 test("an event beyond the bound is refused, and a 10 MB line costs a copy per byte, not per chunk", () => {
@@ -95,8 +104,8 @@ interface Outcome {
   readonly events: { readonly payload: string; readonly bytes: string; readonly name: string | null }[];
 }
 
-function read(chunks: readonly Buffer[], ends: boolean): Outcome {
-  const splitter = new SseSplitter(MAX_BYTES);
+function read(chunks: readonly Buffer[], ends: boolean, named = false): Outcome {
+  const splitter = new SseSplitter(MAX_BYTES, named);
   const events: SseEvent[] = [];
   const within = chunks.every((chunk) => splitter.push(Buffer.from(chunk), events));
   if (within && ends) splitter.end(events);
@@ -104,6 +113,10 @@ function read(chunks: readonly Buffer[], ends: boolean): Outcome {
     within,
     events: events.map(({ payload, bytes, name }) => ({ payload: payload.toString("latin1"), bytes: bytes.toString("latin1"), name })),
   };
+}
+
+function liesIn(whole: Buffer, part: Buffer): boolean {
+  return part.buffer === whole.buffer && part.byteOffset >= whole.byteOffset && part.byteOffset < whole.byteOffset + whole.length;
 }
 
 function split(bytes: Buffer, cuts: readonly number[]): Buffer[] {

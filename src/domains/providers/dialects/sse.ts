@@ -1,6 +1,9 @@
 /** One server-sent event that carries data. */
 export interface SseEvent {
-  /** The event in canonical form, `data: <payload>\n\n`: the upstream's own bytes where they are that, else written anew. */
+  /**
+   * The event in canonical form: the upstream's own bytes where they are that, else written anew. The form is
+   * `data: <payload>\n\n`; where names count and the event has one, `event: <name>\n` comes first.
+   */
   readonly bytes: Buffer;
   /** The data, lines joined by LF. */
   readonly payload: Buffer;
@@ -15,6 +18,7 @@ export interface SseEvent {
  */
 export class SseSplitter {
   readonly #maxBytes: number;
+  readonly #named: boolean;
   /** The unfinished block, and how far it has been read. Grows by doubling: a long event is copied O(1) times per byte. */
   #held: Buffer = EMPTY;
   #heldLength = 0;
@@ -24,9 +28,10 @@ export class SseSplitter {
   #skipLf = false;
   #atStart = true;
 
-  /** `maxBytes` bounds one event, comments included. */
-  constructor(maxBytes: number) {
+  /** `maxBytes` bounds one event, comments included. `named`: whether a reader of this wire looks at the events' names. */
+  constructor(maxBytes: number, named = false) {
     this.#maxBytes = maxBytes;
+    this.#named = named;
   }
 
   /** Appends the events that `chunk` completes to `events`. Returns false, for good, when an event passes the bound. */
@@ -92,9 +97,10 @@ export class SseSplitter {
       block.data.push(buffer.subarray(from, end));
       return false;
     }
-    block.canonical = false;
-    if (startsWith(buffer, start, end, EVENT) && buffer[start + EVENT.length] === COLON)
-      block.name = buffer.toString("utf8", start + EVENT.length + 1, Math.min(end, start + MAX_NAME_BYTES)).trim();
+    const isFirst = block.name === null && block.data.length === 0;
+    const isName = startsWith(buffer, start, end, EVENT) && buffer[start + EVENT.length] === COLON;
+    if (isName) block.name = buffer.toString("utf8", start + EVENT.length + 1, Math.min(end, start + MAX_NAME_BYTES)).trim();
+    block.canonical &&= this.#named && isName && isFirst && isPlain(buffer, start, end);
     return false;
   }
 
@@ -108,7 +114,7 @@ export class SseSplitter {
       return;
     }
     const payload = data.length === 1 ? first : joinLines(data, "");
-    events.push({ bytes: Buffer.concat([joinLines(data, "data: "), BLANK]), payload, name });
+    events.push({ bytes: writeEvent(this.#named ? name : null, data), payload, name });
   }
 
   /** Keeps the unfinished block from `start` on; offsets become relative to it. */
@@ -139,10 +145,15 @@ export class SseSplitter {
   }
 }
 
+/** One event in canonical form; `lines` are its data, split at LF. */
+export function writeEvent(name: string | null, lines: readonly Buffer[]): Buffer {
+  return Buffer.concat([Buffer.from(name === null ? "" : `event: ${name}\n`), joinLines(lines, "data: "), BLANK]);
+}
+
 interface Block {
   data: Buffer[];
   name: string | null;
-  /** Whether the block is `data: <payload>\n\n` to the byte. */
+  /** Whether the block is in canonical form to the byte, so far. */
   canonical: boolean;
 }
 
@@ -160,6 +171,16 @@ function joinLines(lines: readonly Buffer[], prefix: string): Buffer {
   return Buffer.concat(lines.flatMap((line, index) => [index === 0 ? Buffer.from(prefix) : Buffer.from(`\n${prefix}`), line]));
 }
 
+/** Whether a line that names an event is `event: <word>` to the byte, so that the name is all that it says. */
+function isPlain(buffer: Buffer, start: number, end: number): boolean {
+  if (end - start > MAX_NAME_BYTES || buffer[start + EVENT.length + 1] !== SPACE) return false;
+  for (let at = start + EVENT.length + 2; at < end; at++) {
+    const byte = buffer[at] as number;
+    if (byte <= SPACE || byte > LAST_ASCII) return false;
+  }
+  return true;
+}
+
 function startsWith(buffer: Buffer, start: number, end: number, word: Buffer): boolean {
   if (end - start < word.length) return false;
   for (let at = 0; at < word.length; at++) if (buffer[start + at] !== word[at]) return false;
@@ -170,6 +191,7 @@ const LF = 0x0a;
 const CR = 0x0d;
 const COLON = 0x3a;
 const SPACE = 0x20;
+const LAST_ASCII = 0x7e;
 const DATA = Buffer.from("data");
 const EVENT = Buffer.from("event");
 const BLANK = Buffer.from("\n\n");

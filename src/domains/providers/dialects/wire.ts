@@ -1,4 +1,6 @@
+import { isUtf8 } from "node:buffer";
 import type { Dialect, Frame, WholeBody } from "../../../kernel/frame.ts";
+import type { JsonObject } from "../../../kernel/request.ts";
 
 /** What the upstream client must know of a wire format; one value per dialect. */
 export interface Wire {
@@ -47,6 +49,17 @@ export class UpstreamFault extends Error {
     super("the upstream reported a failure in its response");
     this.name = "UpstreamFault";
     this.fault = fault;
+  }
+}
+
+/** The JSON object that the bytes are; null when they are none. */
+export function parseObject(bytes: Buffer): JsonObject | null {
+  if (!isUtf8(bytes)) return null;
+  try {
+    const value: unknown = JSON.parse(bytes.toString("utf8"));
+    return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as JsonObject) : null;
+  } catch {
+    return null;
   }
 }
 

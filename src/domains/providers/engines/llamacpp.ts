@@ -7,4 +7,5 @@ export const llamacpp = openaiCompatible({
   defaultBaseUrl: "http://127.0.0.1:8080/v1",
   body: { outputField: "max_tokens", streamUsage: "asked", saltField: null, takesIdentifiers: false },
   bound: { byteLevelTokenizer: false, image: null },
+  takes: { earlierReasoning: "content", topK: true },
 });

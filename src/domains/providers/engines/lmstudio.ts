@@ -7,4 +7,5 @@ export const lmstudio = openaiCompatible({
   defaultBaseUrl: "http://127.0.0.1:1234/v1",
   body: { outputField: "max_tokens", streamUsage: "asked", saltField: null, takesIdentifiers: false },
   bound: { byteLevelTokenizer: false, image: null },
+  takes: { topK: true },
 });

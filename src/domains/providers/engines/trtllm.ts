@@ -7,4 +7,5 @@ export const trtllm = openaiCompatible({
   defaultBaseUrl: null,
   body: { outputField: "either", streamUsage: "asked", saltField: "cache_salt", takesIdentifiers: false },
   bound: { byteLevelTokenizer: false, image: null },
+  takes: { topK: true },
 });

@@ -6,7 +6,7 @@ import { systemClock } from "../../../kernel/clock.ts";
 import { DispatchError } from "../contract.ts";
 import { Engine, type GenerationListener } from "./engine.ts";
 import { createLocalProvider } from "./local.ts";
-import { toGeneration } from "./request.ts";
+import { renderPrompt } from "./request.ts";
 import { CHAT_MODEL, collect, deploymentOf, dispatchOf, needModels, quiet, requestOf, TEST_MODELS, textOf } from "./testing/requests.ts";
 
 const STORY = { messages: [{ role: "user", content: "Tell a long story." }], stream: true, max_tokens: 1500 };
@@ -34,7 +34,7 @@ function stopAfter(engine: Engine, fields: typeof STORY, moment: "first token" |
     failed: (failure) => reject(new Error(JSON.stringify(failure))),
     stopped: () => resolve(performance.now() - began),
   };
-  const task = engine.generate(toGeneration(requestOf(fields), null), listener);
+  const task = engine.generate(renderPrompt(requestOf(fields), null).generation, listener);
   return promise;
 }
 
@@ -43,7 +43,7 @@ function runWhole(engine: Engine, fields: typeof STORY): Promise<number> {
   const { promise, resolve, reject } = Promise.withResolvers<number>();
   const began = performance.now();
   const ended = (): void => reject(new Error("it did not run to its end"));
-  engine.generate(toGeneration(requestOf(fields), null), {
+  engine.generate(renderPrompt(requestOf(fields), null).generation, {
     sent() {},
     events() {},
     done: () => resolve(performance.now() - began),

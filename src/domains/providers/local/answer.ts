@@ -5,7 +5,6 @@ import { DispatchError, type Dispatch, type DispatchFailure, type ProviderRespon
 import { accepted } from "../dispatch.ts";
 import { EventFrame, FramePipe } from "../frames.ts";
 import type { Engine, EngineFailure } from "./engine.ts";
-import type { Generation } from "./protocol.ts";
 
 /**
  * One generation as the contract wants it: a response at the first token (or the whole answer), failures before it as
@@ -36,7 +35,7 @@ export class Answer {
   }
 
   /** Starts the generation. Rejects with DispatchError. */
-  from(engine: Engine, generation: Generation): Promise<ProviderResponse> {
+  from(engine: Engine, generation: Buffer): Promise<ProviderResponse> {
     this.#dispatch.signal.addEventListener("abort", this.#onAbort, { once: true });
     this.#task = engine.generate(generation, {
       sent: () => this.#dispatch.onSent(),

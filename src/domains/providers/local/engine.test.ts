@@ -5,10 +5,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { systemClock } from "../../../kernel/clock.ts";
 import { Engine, type EngineSpec, type GenerationListener } from "./engine.ts";
 import { Engines } from "./engines.ts";
-import { toGeneration } from "./request.ts";
+import { renderPrompt } from "./request.ts";
 import { CHAT_MODEL, needModels, quiet, requestOf } from "./testing/requests.ts";
 
-const ONE_TOKEN = toGeneration(requestOf({ messages: [{ role: "user", content: "Hello" }], max_tokens: 1 }), null);
+const ONE_TOKEN = renderPrompt(requestOf({ messages: [{ role: "user", content: "Hello" }], max_tokens: 1 }), null).generation;
 
 function specOf(models: string): EngineSpec {
   return {

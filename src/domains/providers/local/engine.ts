@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import type { Clock } from "../../../kernel/clock.ts";
 import type { ModelEvent } from "../../../kernel/events.ts";
 import { line, lineReader } from "./lines.ts";
-import type { Generation, LoadOrder, Order, Report } from "./protocol.ts";
+import type { LoadOrder, Order, Report } from "./protocol.ts";
 
 export interface Log {
   info(fields: Readonly<Record<string, unknown>>, message: string): void;
@@ -72,8 +72,8 @@ export class Engine {
     return this.#child?.process.pid ?? null;
   }
 
-  /** Queues a generation. The listener may be called before this returns. `abort` is idempotent. */
-  generate(generation: Generation, listener: GenerationListener): { abort(): void } {
+  /** Queues a generation (`Prompt`). The listener may be called before this returns. `abort` is idempotent. */
+  generate(generation: Buffer, listener: GenerationListener): { abort(): void } {
     const task: Task = { id: this.#nextId++, generation, listener, aborted: false, deadline: null };
     const refusal = this.#refusal();
     if (refusal !== null) {
@@ -118,7 +118,7 @@ export class Engine {
       const task = this.#waiting.shift();
       if (task === undefined) return;
       this.#running.set(task.id, task);
-      child.send({ type: "generate", id: task.id, generation: task.generation });
+      child.generate(task.id, task.generation);
       task.listener.sent();
     }
   }
@@ -223,7 +223,7 @@ const UNLOADED = "it was unloaded after being idle";
 
 interface Task {
   readonly id: number;
-  readonly generation: Generation;
+  readonly generation: Buffer;
   readonly listener: GenerationListener;
   aborted: boolean;
   deadline: NodeJS.Timeout | null;
@@ -283,6 +283,15 @@ class Child {
 
   send(order: Order): void {
     this.process.stdin?.write(line(order));
+  }
+
+  /** The order of that name, with the generation's own bytes in it. */
+  generate(id: number, generation: Buffer): void {
+    const type: Order["type"] = "generate";
+    const { stdin } = this.process;
+    stdin?.write(`{"type":"${type}","id":${id},"generation":`);
+    stdin?.write(generation);
+    stdin?.write("}\n");
   }
 
   /** Kills: llama.cpp has nothing to save, and a stuck one answers nothing milder. */

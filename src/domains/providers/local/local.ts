@@ -1,15 +1,16 @@
 import type { Clock } from "../../../kernel/clock.ts";
 import type { ModelEvent } from "../../../kernel/events.ts";
 import type { Deployment } from "../../catalog/index.ts";
-import { DispatchError, type Dispatch, type Provider, type ProviderResponse } from "../contract.ts";
+import { DispatchError, type DispatchOf, type Provider, type ProviderResponse } from "../contract.ts";
+import { accepted } from "../dispatch.ts";
 import type { EngineSpec, Log } from "./engine.ts";
 import { Engines } from "./engines.ts";
 import { checkModelName, findModelFile, type ModelFile } from "./model-file.ts";
 import { localOptions } from "./options.ts";
-import { localBound, toGeneration } from "./request.ts";
+import { localBound, renderPrompt, toGeneration, type Prompt } from "./request.ts";
 import { Answer } from "./answer.ts";
 
-export interface LocalProvider extends Provider {
+export interface LocalProvider extends Provider<Prompt> {
   /** Whether the file that a deployment names can be used. Throws Problem `invalid_request` (param `upstream_model`) saying what to do. */
   check(upstreamModel: string): Promise<void>;
   /** Process ids of the children that live now. */
@@ -41,6 +42,7 @@ export function createLocalProvider(needs: {
       checkModelName(deployment.upstreamModel);
       toGeneration(request, null);
     },
+    render: (request, _deployment, { outputBound }) => renderPrompt(request, outputBound),
     dispatch: (dispatch) => dispatchLocally(dispatch, engines, needs),
     check: async (upstreamModel) => void (await findModelFile(needs.modelsDirectory, upstreamModel)),
     pids: () => engines.pids,
@@ -49,12 +51,12 @@ export function createLocalProvider(needs: {
 }
 
 async function dispatchLocally(
-  dispatch: Dispatch,
+  dispatch: DispatchOf<Prompt>,
   engines: Engines,
   needs: { readonly modelsDirectory: string | null; readonly clock: Clock },
 ): Promise<ProviderResponse> {
   const { deployment, request } = dispatch;
-  const generation = toGeneration(request, dispatch.outputBound);
+  const { generation } = dispatch.rendered ?? renderPrompt(request, dispatch.outputBound);
   // A missing or foreign file is the administrator's matter; the caller learns only that this deployment cannot answer.
   const file = await findModelFile(needs.modelsDirectory, deployment.upstreamModel).catch((cause: unknown) => {
     throw new DispatchError({ kind: "unavailable" }, { cause });
@@ -69,7 +71,15 @@ async function dispatchLocally(
     model: deployment.upstreamModel,
     createdSeconds: Math.floor(needs.clock.now() / 1000),
   };
-  return new Answer(dispatch, start).from(engine, generation);
+  const response = await new Answer(dispatch, start).from(engine, generation);
+  return request.kind === "count" ? counted(response) : response;
+}
+
+/** An answer that is nothing but its usage. */
+function counted({ body, ...others }: ProviderResponse): ProviderResponse {
+  const usage = body.kind === "whole" ? body.whole.events().find((event) => event.type === "usage") : undefined;
+  if (usage === undefined) throw new DispatchError({ kind: "malformed" });
+  return accepted({ ...others, body: { kind: "count", count: { tokens: usage.usage.tokens.input_uncached, exact: true } } });
 }
 
 function specOf(deployment: Deployment, file: ModelFile): EngineSpec {

@@ -1,4 +1,3 @@
-import type { ChatMessage } from "../../../kernel/chat.ts";
 import type { ModelEvent } from "../../../kernel/events.ts";
 import type { JsonObject } from "../../../kernel/request.ts";
 
@@ -16,9 +15,22 @@ export interface LoadOrder {
 /** A JSON schema reduced to what a grammar can enforce (`schema.ts`). */
 export type GrammarSchema = JsonObject;
 
+/** A message as chat templates take it: text, and an assistant's calls. */
+export type GenerationMessage =
+  | { readonly role: "system" | "user"; readonly text: string }
+  | { readonly role: "assistant"; readonly text: string; readonly toolCalls: readonly GenerationCall[] }
+  | { readonly role: "tool"; readonly toolCallId: string; readonly text: string };
+
+export interface GenerationCall {
+  readonly id: string;
+  readonly name: string;
+  /** JSON text, as the model wrote it. */
+  readonly arguments: string;
+}
+
 /** A chat request as the child runs it: everything checked, every schema reduced. */
 export interface Generation {
-  readonly messages: readonly ChatMessage[];
+  readonly messages: readonly GenerationMessage[];
   readonly tools: readonly { readonly name: string; readonly description: string; readonly parameters: GrammarSchema }[];
   readonly toolChoice: "auto" | "none" | "required" | { readonly name: string };
   readonly parallelToolCalls: boolean;
@@ -29,6 +41,8 @@ export interface Generation {
   readonly topP: number | null;
   readonly seed: number | null;
   readonly stop: readonly string[];
+  /** Whether only the prompt's tokens are asked for: then `usage` is all that is reported. */
+  readonly countOnly: boolean;
 }
 
 /** Parent to child, on standard input. The first is `load`; the end of the input ends the child. */

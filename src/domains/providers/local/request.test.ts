@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { Problem } from "../../../kernel/problem.ts";
-import type { JsonObject } from "../../../kernel/request.ts";
+import type { JsonObject, ModelRequest } from "../../../kernel/request.ts";
+import { parseMessages } from "../dialects/anthropic/request.ts";
 import { localOptions } from "./options.ts";
 import { localBound, toGeneration } from "./request.ts";
 import { deploymentOf, requestOf } from "./testing/requests.ts";
@@ -43,11 +44,62 @@ test("a field that a local model cannot honour is refused by its name", () => {
   ]);
 });
 
-test("an image is refused by its name", () => {
-  assert.throws(
-    () => requestOf({ messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "data:," } }] }] }),
-    (error) => error instanceof Problem && error.code === "unsupported_field" && error.param?.startsWith("messages[0].content[0]") === true,
+test("an image and a file are refused by their path, and only they: earlier reasoning and breakpoints of a cache are left out", () => {
+  const url = "data:image/png;base64,AAAA";
+  for (const part of [
+    { type: "image_url", image_url: { url } },
+    { type: "file", file: { filename: "a.pdf", file_data: "data:application/pdf;base64,AAAA" } },
+  ])
+    assert.deepEqual(refusalOf({ messages: [{ role: "user", content: [{ type: "text", text: "see" }, part] }] }), [
+      "unsupported_field",
+      "messages[0].content[1]",
+    ]);
+  const { messages } = toGeneration(
+    requestOf({
+      messages: [
+        { role: "user", content: [{ type: "text", text: "hi", prompt_cache_breakpoint: { mode: "explicit" } }] },
+        { role: "assistant", reasoning_content: "hm", content: "ho" },
+      ],
+    }),
+    null,
   );
+  assert.deepEqual(messages, [
+    { role: "user", text: "hi" },
+    { role: "assistant", text: "ho", toolCalls: [] },
+  ]);
+});
+
+test("an Anthropic caller's request is the same generation, and refused in its own words", () => {
+  const ask = (fields: JsonObject): ModelRequest =>
+    parseMessages(Buffer.from(JSON.stringify({ model: "m", max_tokens: 5, messages: MESSAGES, ...fields })));
+  const schema = { type: "object", properties: { a: { type: "string" } } };
+  assert.deepEqual(
+    toGeneration(ask({ tools: [{ name: "f", input_schema: schema }], stop_sequences: ["x"], thinking: { type: "adaptive" } }), null),
+    toGeneration(
+      requestOf({
+        messages: MESSAGES,
+        max_tokens: 5,
+        tools: [{ type: "function", function: { name: "f", parameters: schema } }],
+        stop: "x",
+      }),
+      null,
+    ),
+  );
+  for (const [fields, param] of [
+    [{ top_k: 3 }, "top_k"],
+    [{ thinking: { type: "disabled" } }, "thinking"],
+    [{ output_config: { effort: "low" } }, "output_config.effort"],
+    [
+      { tools: [{ name: "f", input_schema: { type: "object", properties: { a: { type: "string", pattern: "b" } } } }] },
+      "tools[0].input_schema.properties.a.pattern",
+    ],
+    [{ messages: [{ role: "user", content: [{ type: "image", source: { type: "url", url: "https://a/b" } }] }] }, "messages[0].content[0]"],
+  ] as const)
+    assert.throws(
+      () => toGeneration(ask(fields), null),
+      (thrown) => thrown instanceof Problem && thrown.code === "unsupported_field" && thrown.param === param,
+      param,
+    );
 });
 
 test("fields with values that ask for nothing are accepted", () => {

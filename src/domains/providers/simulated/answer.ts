@@ -1,22 +1,57 @@
 import { createHash } from "node:crypto";
-import type { ChatRequest, ChatTool } from "../../../kernel/chat.ts";
+import { textOf, type ChatRequest, type ChatTool } from "../../../kernel/chat.ts";
 import type { FinishReason, ModelEvent } from "../../../kernel/events.ts";
+import type { ModelRequest } from "../../../kernel/request.ts";
 import { NO_TOKENS, type TokenCounts } from "../../../kernel/tokens.ts";
+import { SCHEMA_PATHS } from "../dialects/settings.ts";
 import { instanceOf } from "./instance.ts";
-import { lastUserText, type SimulatedOptions } from "./options.ts";
+import { lastUserText, optionsFor, type SimulatedOptions } from "./options.ts";
 
 /** An answer in the making: one step per output token, the last steps without one; then the counts. */
 export interface Answer {
   readonly steps: Iterator<readonly ModelEvent[], TokenCounts>;
 }
 
+/** So much of a request as its answer is made of: small, however long the request. */
+export interface Script {
+  readonly options: SimulatedOptions;
+  /** The caller's own maximum, tokens; null where it set none. */
+  readonly maxOutputTokens: number | null;
+  readonly inputTokens: number;
+  /** One for each choice, 48 bits. */
+  readonly seeds: readonly number[];
+  readonly tool: ChatTool | null;
+  readonly responseFormat: ChatRequest["responseFormat"];
+  readonly paths: SchemaPaths;
+  /** How the last message of the user begins. */
+  readonly opening: string;
+  readonly stop: readonly string[];
+}
+
+/** @param deployment the options of the deployment. @throws Problem for a directive that `simulated` does not understand */
+export function scriptOf(request: ModelRequest, deployment: Readonly<Record<string, unknown>>): Script {
+  const chat = request.chat();
+  const options = optionsFor(chat, deployment);
+  return {
+    options,
+    maxOutputTokens: chat.maxOutputTokens,
+    inputTokens: countInput(chat),
+    seeds: seedsOf(chat),
+    tool: toolToCall(chat, options),
+    responseFormat: chat.responseFormat,
+    paths: SCHEMA_PATHS[request.dialect],
+    opening: lastUserText(chat).replaceAll(/\s+/g, " ").slice(0, 60).toWellFormed(),
+    stop: chat.stop,
+  };
+}
+
 /**
  * What `simulated` says: the same for the same request and `seed` (without one, for the same request). Its tokenizer is its own: an input
- * message is 4 tokens and one per 4 UTF-8 bytes begun, tools are one per 4 bytes of their JSON; an output token is up to
- * 4 characters with the white space before them.
+ * message is 4 tokens and one per 4 UTF-8 bytes begun, tools are one per 4 bytes of their JSON, images, documents and earlier reasoning
+ * are none; an output token is up to 4 characters with the white space before them.
  */
-export function answer(chat: ChatRequest, options: SimulatedOptions, maxTokens: number): Answer {
-  return { steps: write(chat, options, maxTokens) };
+export function answer(script: Script, maxTokens: number): Answer {
+  return { steps: write(script, maxTokens) };
 }
 
 /** The pieces that output is counted and streamed in. Joined they are the text. */
@@ -24,23 +59,27 @@ export function pieces(text: string): string[] {
   return text.match(/\s*\S{1,4}|\s+/gu) ?? [];
 }
 
-function countInput(chat: ChatRequest): number {
-  let tokens = chat.tools.length === 0 ? 0 : quarter(JSON.stringify(chat.tools));
-  for (const message of chat.messages) {
-    tokens += 4 + quarter(message.text);
-    if (message.role === "assistant") for (const call of message.toolCalls) tokens += quarter(call.name) + quarter(call.arguments);
+type SchemaPaths = (typeof SCHEMA_PATHS)["openai"];
+
+/** Input tokens of a request, by the tokenizer above. */
+export function countInput(chat: ChatRequest): number {
+  const tools = chat.tools.map(({ name, description, parameters }) => ({ name, description, parameters }));
+  let tokens = tools.length === 0 ? 0 : quarter(JSON.stringify(tools));
+  for (const { content } of chat.messages) {
+    tokens += 4 + quarter(textOf(content));
+    for (const part of content) if (part.kind === "tool-call") tokens += quarter(part.name) + quarter(part.arguments);
   }
   return tokens;
 }
 
-function* write(chat: ChatRequest, options: SimulatedOptions, maxTokens: number): Generator<readonly ModelEvent[], TokenCounts> {
+function* write(script: Script, maxTokens: number): Generator<readonly ModelEvent[], TokenCounts> {
+  const { tool, paths } = script;
   let output = 0;
-  for (let choice = 0; choice < chat.choices; choice++) {
-    const random = seeded(chat, choice);
-    const tool = toolToCall(chat, options);
-    const whole = tool === null ? text(chat, options, random) : JSON.stringify(instanceOf(tool.parameters, "tools"));
-    const stopped = tool === null ? stopAt(whole, chat.stop) : whole;
-    const all = pieces(stopped);
+  for (const [choice, seed] of script.seeds.entries()) {
+    const random = seeded(seed);
+    const whole = tool === null ? text(script, random) : JSON.stringify(instanceOf(tool.parameters, `${tool.at}.${paths.tool}`));
+    const stopped = tool === null ? stopAt(whole, script.stop) : { text: whole, sequence: null };
+    const all = pieces(stopped.text);
     const sent = all.slice(0, maxTokens);
     if (tool !== null)
       yield [{ type: "tool-call-start", choice, index: 0, id: `call_simulated_${random().toString(16)}`, name: tool.name }];
@@ -48,9 +87,9 @@ function* write(chat: ChatRequest, options: SimulatedOptions, maxTokens: number)
       yield [tool === null ? { type: "text-delta", choice, text: piece } : { type: "tool-call-delta", choice, index: 0, arguments: piece }];
     output += sent.length;
     const reason: FinishReason = sent.length < all.length ? "length" : tool === null ? "stop" : "tool_calls";
-    yield [{ type: "choice-end", choice, reason }];
+    yield [{ type: "choice-end", choice, reason, stopSequence: reason === "stop" ? stopped.sequence : null }];
   }
-  return { ...NO_TOKENS, input_uncached: countInput(chat), output };
+  return { ...NO_TOKENS, input_uncached: script.inputTokens, output };
 }
 
 /** A tool is called when `tool_choice` demands one, when the prompt names it, or when a directive says `tool` — but a result is answered in words. */
@@ -64,30 +103,34 @@ function toolToCall(chat: ChatRequest, options: SimulatedOptions): ChatTool | nu
   return tools.find((tool) => prompt.includes(tool.name)) ?? (options.tool ? (tools[0] ?? null) : null);
 }
 
-function text(chat: ChatRequest, options: SimulatedOptions, random: () => number): string {
-  if (chat.responseFormat.kind === "json_schema")
-    return JSON.stringify(instanceOf(chat.responseFormat.schema, "response_format.json_schema.schema"));
-  if (chat.responseFormat.kind === "json") return JSON.stringify({ simulated: true, number: random() % 1000 });
+function text({ responseFormat, paths, options, opening }: Script, random: () => number): string {
+  if (responseFormat.kind === "json_schema") return JSON.stringify(instanceOf(responseFormat.schema, paths.answer));
+  if (responseFormat.kind === "json") return JSON.stringify({ simulated: true, number: random() % 1000 });
   const wanted = options.output_tokens ?? 24 + (random() % 73);
-  const made = pieces(`[simulated] A simulated answer to "${lastUserText(chat).replaceAll(/\s+/g, " ").slice(0, 60).toWellFormed()}":`);
+  const made = pieces(`[simulated] A simulated answer to "${opening}":`);
   while (made.length < wanted) made.push(...pieces(` ${WORDS[random() % WORDS.length] ?? ""}`));
   return made.slice(0, wanted).join("");
 }
 
-function stopAt(whole: string, stops: readonly string[]): string {
+/** The text up to the stop sequence that comes first in it, and that sequence; null where none does. */
+function stopAt(whole: string, stops: readonly string[]): { readonly text: string; readonly sequence: string | null } {
   const found = stops
-    .filter((stop) => stop !== "")
-    .map((stop) => whole.indexOf(stop))
-    .filter((index) => index !== -1);
-  return found.length === 0 ? whole : whole.slice(0, Math.min(...found));
+    .filter((stop) => stop !== "" && whole.includes(stop))
+    .toSorted((left, right) => whole.indexOf(left) - whole.indexOf(right));
+  const [sequence] = found;
+  return sequence === undefined ? { text: whole, sequence: null } : { text: whole.slice(0, whole.indexOf(sequence)), sequence };
+}
+
+function seedsOf(chat: ChatRequest): number[] {
+  const said = JSON.stringify([chat.messages, chat.tools.map((tool) => tool.name)]).slice(1);
+  return Array.from({ length: chat.choices }, (_, choice) =>
+    createHash("sha256").update(`[${chat.seed},${choice},`).update(said).digest().readUIntBE(0, 6),
+  );
 }
 
 /** Whole numbers below 2^31, by a linear congruence over 48 bits. */
-function seeded(chat: ChatRequest, choice: number): () => number {
-  const hash = createHash("sha256")
-    .update(JSON.stringify([chat.seed, choice, chat.messages, chat.tools.map((tool) => tool.name)]))
-    .digest();
-  let state = BigInt(hash.readUIntBE(0, 6));
+function seeded(seed: number): () => number {
+  let state = BigInt(seed);
   return () => {
     state = (state * 25_214_903_917n + 11n) & 0xffff_ffff_ffffn;
     return Number(state >> 17n);

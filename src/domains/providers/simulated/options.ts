@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { ChatRequest } from "../../../kernel/chat.ts";
+import { textOf, type ChatRequest } from "../../../kernel/chat.ts";
 import { Problem } from "../../../kernel/problem.ts";
 
 const milliseconds = z.int().min(0).max(600_000);
@@ -64,7 +64,7 @@ export function optionsFor(chat: ChatRequest, deployment: Readonly<Record<string
 }
 
 export function lastUserText(chat: ChatRequest): string {
-  return chat.messages.findLast((message) => message.role === "user")?.text ?? "";
+  return textOf(chat.messages.findLast((message) => message.role === "user")?.content ?? []);
 }
 
 const DIRECTIVE = /\[\[simulate:([^\]]{0,500})\]\]/;

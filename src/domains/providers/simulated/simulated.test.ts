@@ -8,6 +8,7 @@ import type { JsonObject } from "../../../kernel/request.ts";
 import { inputTokens, outputTokens, type TokenCounts } from "../../../kernel/tokens.ts";
 import type { DeploymentOptions, Model } from "../../catalog/index.ts";
 import { DispatchError, type Dispatch, type DispatchFailure, type ProviderResponse } from "../contract.ts";
+import { parseMessages } from "../dialects/anthropic/request.ts";
 import { deploymentOf, dispatchOf, play, textOf, type Played } from "../testing/dispatching.ts";
 import { pieces } from "./answer.ts";
 import { simulatedOptions } from "./options.ts";
@@ -207,6 +208,42 @@ test("what it cannot honour is refused by name before anything is held", () => {
   assert.equal(
     refusal({ response_format: { type: "json_schema", json_schema: { name: "x", schema: { type: "string", pattern: "^a$" } } } }),
     "response_format.json_schema.schema",
+  );
+});
+
+test("a caller of another dialect is answered the same way, and refused in its own words", async () => {
+  const ask = (fields: JsonObject): Dispatch => {
+    const body = { model: "demo", max_tokens: 20, messages: [{ role: "user", content: "hello there" }], ...fields };
+    return { ...make({}), request: parseMessages(Buffer.from(JSON.stringify(body))) };
+  };
+  const media = {
+    messages: [
+      {
+        role: "user",
+        content: [
+          { type: "image", source: { type: "base64", media_type: "image/png", data: "AAAA" }, cache_control: { type: "ephemeral" } },
+          { type: "text", text: "hello there" },
+        ],
+      },
+    ],
+    thinking: { type: "enabled", budget_tokens: 1024 },
+    max_tokens: 2000,
+  };
+  for (const fields of [{}, media, { stop_sequences: ["simulated"] }]) {
+    const one = ask(fields);
+    provider.accept(one.request, one.deployment);
+    const events = eventsOf(await provider.dispatch(one));
+    assert.match(textOf(events), /^\[/);
+    const bound = provider.bound(one.request, one.deployment.model);
+    assert.equal(inputTokens(usageOf(events)), bound.input);
+    assert.ok(outputTokens(usageOf(events)) <= bound.output);
+    const end = events.find((event) => event.type === "choice-end");
+    assert.equal(end?.type === "choice-end" && end.stopSequence, "stop_sequences" in fields ? "simulated" : null);
+  }
+  const strict = ask({ output_config: { format: { type: "json_schema", schema: { type: "string", pattern: "^a$" } } } });
+  assert.throws(
+    () => provider.accept(strict.request, strict.deployment),
+    (thrown) => thrown instanceof Problem && thrown.param === "output_config.format.schema",
   );
 });
 

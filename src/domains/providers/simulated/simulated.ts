@@ -3,18 +3,16 @@ import type { ModelEvent } from "../../../kernel/events.ts";
 import type { ResponseBody } from "../../../kernel/frame.ts";
 import { Problem } from "../../../kernel/problem.ts";
 import type { ModelRequest } from "../../../kernel/request.ts";
-import type { TokenCounts } from "../../../kernel/tokens.ts";
-import type { Deployment } from "../../catalog/index.ts";
-import { DispatchError, type Dispatch, type DispatchFailure, type Provider, type ProviderResponse } from "../contract.ts";
-import { bound } from "../dialects/openai/bound.ts";
-import { FIELDS } from "../dialects/openai/fields.ts";
+import type { TokenBound, TokenCounts } from "../../../kernel/tokens.ts";
+import type { Deployment, Model } from "../../catalog/index.ts";
+import { DispatchError, type Dispatch, type DispatchFailure, type DispatchOf, type Provider, type ProviderResponse } from "../contract.ts";
 import { accepted } from "../dispatch.ts";
 import { EventFrame, FramePipe, type FrameSource } from "../frames.ts";
-import { answer } from "./answer.ts";
-import { optionsFor, simulatedOptions, type SimulatedOptions } from "./options.ts";
+import { answer, countInput, scriptOf, type Script } from "./answer.ts";
+import { simulatedOptions, type SimulatedOptions } from "./options.ts";
 
 /** A provider without a model: seeded text, delays, tool calls and faults on request. Everything it says is labelled as simulated. */
-export function simulated(needs: { readonly clock: Clock }): Provider {
+export function simulated(needs: { readonly clock: Clock }): Provider<Script> {
   return {
     id: "simulated",
     label: "Simulated (no model)",
@@ -23,22 +21,36 @@ export function simulated(needs: { readonly clock: Clock }): Provider {
     secretField: null,
     freeByDefault: true,
     options: simulatedOptions,
-    bound: (request, model) => bound(request, model, { byteLevelTokenizer: true, image: null }),
+    bound,
     accept,
-    dispatch: (dispatch) => new Promise((resolve, reject) => new Player(dispatch, needs.clock, resolve, reject).start()),
+    render,
+    dispatch: (dispatch) =>
+      dispatch.request.kind === "count"
+        ? count(dispatch)
+        : new Promise((resolve, reject) => new Player(dispatch, needs.clock, resolve, reject).start()),
   };
 }
 
-function accept(request: ModelRequest, deployment: Deployment): void {
-  const unknown = Object.keys(request.fields).find((key) => !FIELDS.has(key));
-  if (unknown !== undefined)
-    throw new Problem("unsupported_field", {
-      param: unknown,
-      message: `'${unknown}' is not a field that 'simulated' takes; leave it out.`,
-    });
+/** Exact for the input: its tokenizer is its own. */
+function bound(request: ModelRequest, model: Model): TokenBound {
   const chat = request.chat();
-  const { steps } = answer(chat, optionsFor(chat, deployment.options.provider), 1);
-  steps.next();
+  const each = chat.maxOutputTokens ?? model.maxOutputTokens ?? model.contextWindow;
+  return { input: countInput(chat), output: chat.choices * each, certainty: "proof" };
+}
+
+function accept(request: ModelRequest, deployment: Deployment): void {
+  answer(render(request, deployment), 1).steps.next();
+}
+
+function render(request: ModelRequest, deployment: Deployment): Script {
+  return scriptOf(request, deployment.options.provider);
+}
+
+/** Its tokenizer is its own; faults and delays are an answer's. */
+async function count({ request, deployment, attempt, rendered }: DispatchOf<Script>): Promise<ProviderResponse> {
+  const { inputTokens: tokens } = rendered ?? render(request, deployment);
+  const body: ResponseBody = { kind: "count", count: { tokens, exact: true } };
+  return accepted({ wire: null, upstreamRequestId: `simulated-${attempt}`, body, unknownFields: [] });
 }
 
 type Phase = "first" | "playing" | "over";
@@ -62,17 +74,17 @@ class Player implements FrameSource {
   /** Whether playing stopped because of a pause. */
   #stalled = false;
 
-  constructor(dispatch: Dispatch, clock: Clock, resolve: (response: ProviderResponse) => void, reject: (error: Error) => void) {
+  constructor(dispatch: DispatchOf<Script>, clock: Clock, resolve: (response: ProviderResponse) => void, reject: (error: Error) => void) {
     this.#dispatch = dispatch;
     this.#clock = clock;
     this.#resolve = resolve;
     this.#reject = reject;
     this.#startedAt = clock.monotonic();
     const { request, deployment, outputBound } = dispatch;
-    const chat = request.chat();
-    this.#options = optionsFor(chat, deployment.options.provider);
+    const script = dispatch.rendered ?? render(request, deployment);
+    this.#options = script.options;
     const modelMax = deployment.model.maxOutputTokens ?? deployment.model.contextWindow;
-    this.#steps = answer(chat, this.#options, Math.min(chat.maxOutputTokens ?? modelMax, modelMax, outputBound ?? modelMax)).steps;
+    this.#steps = answer(script, Math.min(script.maxOutputTokens ?? modelMax, modelMax, outputBound ?? modelMax)).steps;
     this.#faultAfter = meetsFault(this.#options, dispatch.attempt) ? (this.#options.fault?.after_tokens ?? 0) : Infinity;
   }
 

@@ -51,7 +51,7 @@ export function deploymentOf(facts: DeploymentFacts): Deployment {
         : { id: newId<CredentialId>(), name: "account", provider: facts.provider, baseUrl: facts.baseUrl, secret: facts.secret ?? null },
     upstreamModel: "upstream-model",
     region: null,
-    price: { version: newId<PriceVersion>(), source: "free", rates: {} },
+    prices: [{ from: 0, price: { version: newId<PriceVersion>(), source: "free", rates: {} } }],
     options: {
       connectTimeoutMs: 3000,
       firstTokenTimeoutMs: 5000,

@@ -7,4 +7,5 @@ export const deepinfra = openaiCompatible({
   defaultBaseUrl: "https://api.deepinfra.com/v1/openai",
   body: { outputField: "max_tokens", streamUsage: "asked", saltField: null, takesIdentifiers: false },
   bound: { byteLevelTokenizer: false, image: null },
+  takes: { topK: true },
 });

@@ -7,4 +7,5 @@ export const deepseek = openaiCompatible({
   defaultBaseUrl: "https://api.deepseek.com/v1",
   body: { outputField: "max_tokens", streamUsage: "asked", saltField: null, takesIdentifiers: false },
   bound: { byteLevelTokenizer: true, image: null },
+  takes: { earlierReasoning: "content" },
 });

@@ -7,4 +7,5 @@ export const fireworks = openaiCompatible({
   defaultBaseUrl: "https://api.fireworks.ai/inference/v1",
   body: { outputField: "max_tokens", streamUsage: "asked", saltField: null, takesIdentifiers: true },
   bound: { byteLevelTokenizer: false, image: null },
+  takes: { earlierReasoning: "content", topK: true },
 });

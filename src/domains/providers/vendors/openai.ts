@@ -8,4 +8,5 @@ export const openai = openaiCompatible({
   defaultBaseUrl: "https://api.openai.com/v1",
   body: { outputField: "either", streamUsage: "asked", saltField: null, takesIdentifiers: true },
   bound: { byteLevelTokenizer: true, image: { low: 2833, high: 48_169 } },
+  takes: { cacheBreakpoints: "prompt_cache_breakpoint" },
 });

@@ -7,4 +7,5 @@ export const openrouter = openaiCompatible({
   defaultBaseUrl: "https://openrouter.ai/api/v1",
   body: { outputField: "either", streamUsage: "asked", saltField: null, takesIdentifiers: true },
   bound: { byteLevelTokenizer: false, image: null },
+  takes: { earlierReasoning: "details", cacheBreakpoints: "cache_control", topK: true },
 });

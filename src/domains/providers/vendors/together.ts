@@ -7,4 +7,5 @@ export const together = openaiCompatible({
   defaultBaseUrl: "https://api.together.xyz/v1",
   body: { outputField: "max_tokens", streamUsage: "asked", saltField: null, takesIdentifiers: false },
   bound: { byteLevelTokenizer: false, image: null },
+  takes: { topK: true },
 });

@@ -40,6 +40,9 @@ test("each part has the term of accounting.md's table, and a part without one co
     ["audio", user({ type: "input_audio", input_audio: { data: "", format: "wav" } }), BASE + WINDOW, "rule"],
     ["two unknown parts share one window", user({ type: "input_audio", input_audio: {} }, { type: "hologram" }), BASE + WINDOW, "rule"],
     ["earlier audio by id", { messages: [{ role: "assistant", content: null, audio: { id: "a" } }] }, BASE + WINDOW, "rule"],
+    ["earlier reasoning: UTF-8 bytes", { messages: [{ role: "assistant", content: "", reasoning_content: "é€" }] }, BASE + 5, "proof"],
+    ["earlier reasoning, encrypted", { messages: [{ role: "assistant", content: "", reasoning_details: [{}] }] }, BASE + WINDOW, "rule"],
+    ["a text that is none", { messages: [{ role: "assistant", content: "", reasoning: { text: "a" } }] }, BASE + WINDOW, "rule"],
     ["tools: 4 a byte", { messages: [{ role: "user", content: "" }], tools }, BASE + 4 * JSON.stringify(tools).length, "rule"],
   ];
   for (const [name, fields, input, certainty] of cases) assert.deepEqual(pick(boundOf(fields)), { input, certainty }, name);

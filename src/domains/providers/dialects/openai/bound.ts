@@ -1,9 +1,10 @@
 import type { Json, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
 import type { TokenBound } from "../../../../kernel/tokens.ts";
 import type { Model } from "../../../catalog/index.ts";
+import { membersOf } from "../parsed-request.ts";
 import { list, number, object, string } from "../read.ts";
+import { SCHEMA_TOKENS_PER_BYTE, schemaBytes, textBytes } from "../sizes.ts";
 import { FIELDS } from "./fields.ts";
-import { membersOf } from "./request.ts";
 
 /** What a provider's tokenizer and media rules are, as far as they are published. */
 export interface BoundRule {
@@ -36,8 +37,6 @@ export function bound(request: ModelRequest, model: Model, rule: BoundRule): Tok
 const TEMPLATE_TOKENS = 512;
 /** Role markers and separators around one message: 3 to 20 in the templates of Llama, Qwen, Gemma, Mistral and DeepSeek. */
 const MESSAGE_TOKENS = 32;
-/** Templates re-indent tools and schemas; 2.6 tokens a byte was measured. */
-const SCHEMA_TOKENS_PER_BYTE = 4;
 
 interface Tally {
   tokens: number;
@@ -46,7 +45,12 @@ interface Tally {
 }
 
 function addMessage(message: JsonObject, rule: BoundRule, tally: Tally): void {
-  tally.tokens += MESSAGE_TOKENS + textBytes(message["name"]) + textBytes(message["refusal"]) + textBytes(message["tool_call_id"]);
+  tally.tokens += MESSAGE_TOKENS;
+  for (const key of TEXT_FIELDS) {
+    const text = message[key];
+    if (typeof text === "string") tally.tokens += textBytes(text);
+    else if (isSet(text)) tally.unknownParts++;
+  }
   const { content } = message;
   if (Array.isArray(content)) for (const part of content as readonly Json[]) addPart(object(part), rule, tally);
   else tally.tokens += textBytes(content);
@@ -55,8 +59,10 @@ function addMessage(message: JsonObject, rule: BoundRule, tally: Tally): void {
   for (const key of Object.keys(message)) if (!MESSAGE_FIELDS.has(key) && isSet(message[key])) tally.unknownParts++;
 }
 
+const TEXT_FIELDS = ["name", "refusal", "tool_call_id", "reasoning", "reasoning_content"] as const;
+
 /** Fields of a message that have a term; what else a message carries (earlier audio by id, say) counts as a part without one. */
-const MESSAGE_FIELDS: ReadonlySet<string> = new Set(["role", "content", "name", "refusal", "tool_call_id", "tool_calls", "function_call"]);
+const MESSAGE_FIELDS: ReadonlySet<string> = new Set(["role", "content", "tool_calls", "function_call", ...TEXT_FIELDS]);
 
 function addPart(part: JsonObject, rule: BoundRule, tally: Tally): void {
   switch (string(part["type"])) {
@@ -109,25 +115,6 @@ function addSchemas(request: ModelRequest, tally: Tally): void {
 function addSchemaValue(value: Json | undefined, tally: Tally): void {
   tally.tokens += SCHEMA_TOKENS_PER_BYTE * schemaBytes(value);
   tally.proven = false;
-}
-
-/** At least the bytes of the value as compact JSON, text unescaped. */
-function schemaBytes(value: Json | undefined): number {
-  if (typeof value === "string") return 3 + Buffer.byteLength(value);
-  if (typeof value !== "object" || value === null) return MAX_SCALAR_BYTES;
-  let bytes = 3;
-  for (const [key, child] of Object.entries(value)) bytes += 4 + Buffer.byteLength(key) + schemaBytes(child);
-  return bytes;
-}
-
-/** `-1.7976931348623157e+308` and a comma. */
-const MAX_SCALAR_BYTES = 26;
-
-function textBytes(value: Json | undefined): number {
-  if (typeof value === "string") return Buffer.byteLength(value);
-  let bytes = 0;
-  for (const part of list(value)) bytes += textBytes(object(part)["text"]);
-  return bytes;
 }
 
 function isSet(value: Json | undefined): boolean {

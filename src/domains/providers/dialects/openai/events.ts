@@ -2,6 +2,7 @@ import type { FinishReason, ModelEvent } from "../../../../kernel/events.ts";
 import type { Json, JsonObject } from "../../../../kernel/request.ts";
 import { list, object, string } from "../read.ts";
 import { MAX_FAULT_TEXT, type Fault } from "../wire.ts";
+import { readReasoning } from "./reasoning.ts";
 import { parseUsage } from "./usage.ts";
 
 /**
@@ -15,7 +16,7 @@ export function parseChunk(chunk: JsonObject, first: boolean): ModelEvent[] {
   list(chunk["choices"]).forEach((value, position) => {
     const choice = object(value);
     parseDelta(object(choice["delta"]), index(choice["index"], position), events);
-    parseFinish(choice["finish_reason"], index(choice["index"], position), events);
+    parseFinish(choice, index(choice["index"], position), events);
   });
   const usage = parseUsage(chunk["usage"]);
   if (usage !== null) events.push({ type: "usage", usage });
@@ -28,7 +29,7 @@ export function parseWhole(completion: JsonObject): ModelEvent[] {
   list(completion["choices"]).forEach((value, position) => {
     const choice = object(value);
     parseDelta(object(choice["message"]), index(choice["index"], position), events);
-    parseFinish(choice["finish_reason"], index(choice["index"], position), events);
+    parseFinish(choice, index(choice["index"], position), events);
   });
   const usage = parseUsage(completion["usage"]);
   if (usage !== null) events.push({ type: "usage", usage });
@@ -71,8 +72,11 @@ function parseStart(body: JsonObject): ModelEvent {
 
 /** A chunk's `delta` and a whole answer's `message` have the same fields. */
 function parseDelta(delta: JsonObject, choice: number, events: ModelEvent[]): void {
-  const reasoning = delta["reasoning_content"] ?? delta["reasoning"];
-  if (isText(reasoning)) events.push({ type: "reasoning-delta", choice, text: reasoning });
+  for (const piece of readReasoning(delta).pieces) {
+    if (piece.kind === "signature") events.push({ type: "reasoning-signature", choice, signature: piece.signature });
+    else if (piece.kind === "hidden") events.push({ type: "reasoning-hidden", choice, data: piece.data });
+    else if (piece.text !== "") events.push({ type: "reasoning-delta", choice, text: piece.text });
+  }
   if (isText(delta["content"])) events.push({ type: "text-delta", choice, text: delta["content"] });
   if (isText(delta["refusal"])) events.push({ type: "refusal-delta", choice, text: delta["refusal"] });
   list(delta["tool_calls"]).forEach((value, position) => {
@@ -90,8 +94,13 @@ function parseToolCall(call: JsonObject, id: string, choice: number, at: number,
   if (isText(written)) events.push({ type: "tool-call-delta", choice, index: at, arguments: written });
 }
 
-function parseFinish(reason: Json | undefined, choice: number, events: ModelEvent[]): void {
-  if (isText(reason)) events.push({ type: "choice-end", choice, reason: FINISH.get(reason) ?? "stop" });
+/** vLLM says under `stop_reason`, SGLang under `matched_stop`, which of the caller's sequences ended a choice (or the id of a token). */
+function parseFinish(ended: JsonObject, choice: number, events: ModelEvent[]): void {
+  const said = ended["finish_reason"];
+  if (!isText(said)) return;
+  const reason = FINISH.get(said) ?? "stop";
+  const sequence = ended["stop_reason"] ?? ended["matched_stop"];
+  events.push({ type: "choice-end", choice, reason, stopSequence: reason === "stop" && isText(sequence) ? sequence : null });
 }
 
 const FINISH: ReadonlyMap<string, FinishReason> = new Map<string, FinishReason>([

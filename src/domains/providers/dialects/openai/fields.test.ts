@@ -1,7 +1,8 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import type { ChatCompletionCreateParamsBase } from "openai/resources/chat/completions/completions.js";
-import { FIELDS, SDK_FIELDS, type FieldRule } from "./fields.ts";
+import type { FieldRule } from "../field-rules.ts";
+import { FIELDS, SDK_FIELDS } from "./fields.ts";
 
 // Compile-time: a field that the official SDK gains, or loses, stops `tsc` here until the table answers for it.
 SDK_FIELDS satisfies Record<keyof ChatCompletionCreateParamsBase, FieldRule>;

@@ -1,29 +1,4 @@
-/**
- * What becomes of a field of `/v1/chat/completions`. `ours`: set, namespaced or refused by policy, never taken from the
- * caller. `priced`: has a term in the worst case (bound.ts). `plain`: forwarded as it came.
- */
-export type FieldRule =
-  | { readonly class: "plain" }
-  | { readonly class: "priced"; /** The term. */ readonly why: string }
-  | { readonly class: "ours"; readonly policy: OursPolicy; readonly why: string };
-
-/**
- * `set`: we write the value. `consume`: we read it and do not send it on. `namespace`: sent on as an HMAC under a key of the tenant's
- * (vendors), or not at all (engines). `salt`: replaced by the tenant's cache salt (engines), else dropped.
- * `refuse`: a value other than null and other than those listed as `harmless`, is refused by name; harmless ones are dropped.
- */
-export type OursPolicy =
-  | { readonly kind: "set" | "consume" | "namespace" | "salt" }
-  | { readonly kind: "refuse"; readonly harmless: readonly (string | boolean)[] };
-
-const plain: FieldRule = { class: "plain" };
-const priced = (why: string): FieldRule => ({ class: "priced", why });
-const ours = (kind: "set" | "consume" | "namespace" | "salt", why: string): FieldRule => ({ class: "ours", policy: { kind }, why });
-const refused = (why: string, harmless: readonly (string | boolean)[] = []): FieldRule => ({
-  class: "ours",
-  policy: { kind: "refuse", harmless },
-  why,
-});
+import { ours, plain, priced, refused, type FieldRule } from "../field-rules.ts";
 
 /** The fields of the official SDK's ChatCompletionCreateParams; a test in this folder fails to compile when one is missing. */
 export const SDK_FIELDS = {

@@ -1,12 +1,14 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { textOf } from "../../../../kernel/chat.ts";
 import { Problem } from "../../../../kernel/problem.ts";
 import type { Json, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
 import { jsonObject, oddChoices, oddJson } from "../../testing/odd-json.ts";
+import { namespaced } from "../namespaced.ts";
 import { FIELDS } from "./fields.ts";
 import { parseChatCompletion } from "./request.ts";
-import { namespaced, upstreamBody, type BodyShape } from "./upstream-body.ts";
+import { upstreamBody, type BodyShape } from "./upstream-body.ts";
 
 const MINIMAL = { model: "demo", messages: [{ role: "user", content: "hi" }] };
 const VENDOR: BodyShape = { outputField: "either", streamUsage: "asked", saltField: null, takesIdentifiers: true };
@@ -165,7 +167,7 @@ test("our vocabulary takes text and tools, and refuses by name what it has no wo
     ),
   ).chat();
   assert.deepEqual(
-    chat.messages.map((message) => message.text),
+    chat.messages.map((message) => textOf(message.content)),
     ["be brief", "ab", "", "done"],
   );
   assert.deepEqual(chat.toolChoice, { name: "f" });
@@ -180,7 +182,7 @@ test("our vocabulary takes text and tools, and refuses by name what it has no wo
   };
   assert.equal(
     refused({ messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "data:," } }] }] }),
-    "messages[0].content[0].type",
+    "messages[0].content[0].image_url.url",
   );
   assert.equal(refused({ logprobs: true }), "logprobs");
   assert.equal(refused({ modalities: ["text", "audio"] }), "modalities");

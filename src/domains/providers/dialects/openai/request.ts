@@ -1,10 +1,10 @@
 import { z } from "zod";
 import { BOUNDS } from "../../../../kernel/bounds.ts";
-import type { ChatRequest } from "../../../../kernel/chat.ts";
 import { parseJson } from "../../../../kernel/json.ts";
 import { Problem } from "../../../../kernel/problem.ts";
 import type { Attribution, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
-import { topLevelMembers, type Member } from "../splice.ts";
+import { refuseByPolicy } from "../field-rules.ts";
+import { METADATA, MAX_TOKENS, NO_ATTRIBUTION, ParsedRequest, TAG, attribute, invalid } from "../parsed-request.ts";
 import { toChat } from "./chat.ts";
 import { FIELDS } from "./fields.ts";
 
@@ -15,56 +15,22 @@ import { FIELDS } from "./fields.ts";
 export function parseChatCompletion(body: Buffer, headers: Attribution = NO_ATTRIBUTION): ModelRequest {
   const json = parseJson(body, BOUNDS.jsonDepth);
   const checked = SCHEMA.safeParse(json);
-  if (!checked.success) throw invalid(checked.error.issues[0]);
+  if (!checked.success) throw invalid(checked.error.issues[0], "a JSON object with 'model' and 'messages'");
   const fields = json as JsonObject;
-  refuseByPolicy(fields);
+  refuseByPolicy(fields, FIELDS);
   refuseInside(checked.data);
-  return new ChatCompletionRequest(body, fields, checked.data, attribute(headers, checked.data));
-}
-
-/** The members of the request's body, scanned once however often it is dispatched. */
-export function membersOf(request: ModelRequest): readonly Member[] {
-  return request instanceof ChatCompletionRequest ? request.members() : topLevelMembers(request.body);
-}
-
-class ChatCompletionRequest implements ModelRequest {
-  readonly kind = "generate";
-  readonly dialect = "openai";
-  readonly model: string;
-  readonly stream: boolean;
-  readonly includeUsage: boolean;
-  readonly body: Buffer;
-  readonly fields: JsonObject;
-  readonly attribution: Attribution;
-  #chat: ChatRequest | null = null;
-  #members: Member[] | null = null;
-
-  constructor(body: Buffer, fields: JsonObject, read: Read, attribution: Attribution) {
-    this.model = read.model;
-    this.stream = read.stream === true;
-    this.includeUsage = this.stream && read.stream_options?.include_usage === true;
-    this.body = body;
-    this.fields = fields;
-    this.attribution = attribution;
-  }
-
-  chat(): ChatRequest {
-    return (this.#chat ??= toChat(this.fields));
-  }
-
-  members(): readonly Member[] {
-    return (this.#members ??= topLevelMembers(this.body));
-  }
-}
-
-function refuseByPolicy(fields: JsonObject): void {
-  for (const key of Object.keys(fields)) {
-    const rule = FIELDS.get(key);
-    if (rule?.class !== "ours" || rule.policy.kind !== "refuse") continue;
-    const value = fields[key];
-    if (value === null || rule.policy.harmless.some((harmless) => harmless === value)) continue;
-    throw new Problem("unsupported_field", { param: key, message: `'${key}' cannot be honoured here; leave it out. ${rule.why}` });
-  }
+  const { model, stream, stream_options: options, metadata, user, safety_identifier: identifier } = checked.data;
+  return new ParsedRequest({
+    kind: "generate",
+    dialect: "openai",
+    model,
+    stream: stream === true,
+    includeUsage: stream === true && options?.include_usage === true,
+    body,
+    fields,
+    attribution: attribute(headers, metadata ?? {}, user ?? identifier ?? null),
+    toChat,
+  });
 }
 
 /** What is ours below the top level: tools that a provider runs itself, and files of the platform's account. */
@@ -88,34 +54,10 @@ function refuseInside(read: Read): void {
   });
 }
 
-function attribute(headers: Attribution, read: Read): Attribution {
-  const { feature, user, session, ...tags } = read.metadata ?? {};
-  return {
-    feature: headers.feature ?? feature ?? null,
-    user: headers.user ?? user ?? read.user ?? read.safety_identifier ?? null,
-    session: headers.session ?? session ?? null,
-    tags: { ...tags, ...headers.tags },
-  };
-}
-
-function invalid(issue: z.core.$ZodIssue | undefined): Problem {
-  const param = (issue?.path ?? [])
-    .map((step, index) => (typeof step === "number" ? `[${step}]` : index === 0 ? String(step) : `.${String(step)}`))
-    .join("");
-  if (param === "") return new Problem("invalid_request", { message: "The body must be a JSON object with 'model' and 'messages'." });
-  return new Problem("invalid_request", { param, message: `'${param}' is not valid: ${issue?.message ?? "unexpected value"}.` });
-}
-
 /** Choices in one request. */
 const MAX_CHOICES = 128;
-const MAX_TAGS = 16;
 const MAX_STOPS = 16;
-/** What clients that mean "no limit" send at most. Times the choices it is still a number that every record and column can hold. */
-const MAX_TOKENS = 2 ** 31 - 1;
 
-const NO_ATTRIBUTION: Attribution = { feature: null, user: null, session: null, tags: {} };
-
-const tag = z.string().max(BOUNDS.tagLength);
 const tokens = z.int().min(1).max(MAX_TOKENS).nullish();
 const choices = z.int().min(1).max(MAX_CHOICES).nullish();
 
@@ -174,13 +116,10 @@ const SCHEMA = z.looseObject({
   response_format: z.looseObject({ type: z.string() }).nullish(),
   prediction: z.looseObject({ content: z.union([z.string(), z.array(PART)]) }).nullish(),
   modalities: z.array(z.string()).nullish(),
-  metadata: z
-    .record(z.string().max(64), tag)
-    .refine((metadata) => Object.keys(metadata).length <= MAX_TAGS, `at most ${MAX_TAGS} pairs`)
-    .nullish(),
-  user: tag.nullish(),
-  safety_identifier: tag.nullish(),
-  prompt_cache_key: tag.nullish(),
+  metadata: METADATA.nullish(),
+  user: TAG.nullish(),
+  safety_identifier: TAG.nullish(),
+  prompt_cache_key: TAG.nullish(),
 });
 
 type Read = z.infer<typeof SCHEMA>;

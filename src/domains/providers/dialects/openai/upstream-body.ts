@@ -1,8 +1,9 @@
-import { createHmac } from "node:crypto";
 import type { JsonObject, ModelRequest } from "../../../../kernel/request.ts";
+import type { OursPolicy } from "../field-rules.ts";
+import { namespaced } from "../namespaced.ts";
+import { membersOf } from "../parsed-request.ts";
 import { splice } from "../splice.ts";
-import { FIELDS, type OursPolicy } from "./fields.ts";
-import { membersOf } from "./request.ts";
+import { FIELDS } from "./fields.ts";
 
 /** What an upstream of this dialect wants, as data. */
 export interface BodyShape {
@@ -38,11 +39,6 @@ export function upstreamBody(request: ModelRequest, shape: BodyShape, values: Bo
     edits.set(shape.saltField, JSON.stringify(saltFor(fields[shape.saltField], shape.saltField, values.cacheSalt)));
   editOutput(edits, fields, shape, values.outputBound);
   return splice(request.body, membersOf(request), edits);
-}
-
-/** HMAC of a caller's value under the tenant-derived salt: equal values of two tenants differ upstream. 64 hex digits. */
-export function namespaced(field: string, value: string, cacheSalt: string): string {
-  return createHmac("sha256", cacheSalt).update(`${field.length}:${field}${value}`).digest("hex");
 }
 
 function editOurs(

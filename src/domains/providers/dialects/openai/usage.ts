@@ -49,7 +49,12 @@ export function renderUsage(tokens: TokenCounts): JsonObject {
     prompt_tokens: prompt,
     completion_tokens: completion,
     total_tokens: prompt + completion,
-    prompt_tokens_details: { cached_tokens: tokens.cache_read, audio_tokens: tokens.audio_input },
+    prompt_tokens_details: {
+      cached_tokens: tokens.cache_read,
+      cache_write_tokens: tokens.cache_write_5m + tokens.cache_write_1h,
+      audio_tokens: tokens.audio_input,
+      image_tokens: tokens.image,
+    },
     completion_tokens_details: {
       reasoning_tokens: tokens.reasoning,
       audio_tokens: tokens.audio_output,

@@ -1,10 +1,9 @@
-import { isUtf8 } from "node:buffer";
 import { BOUNDS } from "../../../../kernel/bounds.ts";
 import type { ModelEvent } from "../../../../kernel/events.ts";
 import type { Frame, WholeBody } from "../../../../kernel/frame.ts";
 import type { JsonObject } from "../../../../kernel/request.ts";
 import { SseSplitter, type SseEvent } from "../sse.ts";
-import { MAX_FAULT_TEXT, MalformedUpstream, UpstreamFault, type Fault, type StreamDecoder, type Wire } from "../wire.ts";
+import { MAX_FAULT_TEXT, MalformedUpstream, UpstreamFault, parseObject, type Fault, type StreamDecoder, type Wire } from "../wire.ts";
 import { describe, findFault, parseChunk, parseWhole } from "./events.ts";
 
 /** The wire of `/v1/chat/completions`, as an upstream speaks it. */
@@ -135,16 +134,6 @@ function parseFault(bytes: Buffer): Fault {
   if (body === null) return { status: null, message: null, param: null, code: null };
   const detail = body["detail"];
   return findFault(body) ?? describe(typeof detail === "string" ? { message: detail.slice(0, MAX_FAULT_TEXT) } : body);
-}
-
-function parseObject(bytes: Buffer): JsonObject | null {
-  if (!isUtf8(bytes)) return null;
-  try {
-    const value: unknown = JSON.parse(bytes.toString("utf8"));
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as JsonObject) : null;
-  } catch {
-    return null;
-  }
 }
 
 const DONE = Buffer.from("[DONE]");

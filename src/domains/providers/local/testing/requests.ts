@@ -74,7 +74,7 @@ export function deploymentOf(
     credential: null,
     upstreamModel,
     region: null,
-    price: { version: "p" as PriceVersion, source: "free", rates: {} },
+    prices: [{ from: 0, price: { version: "p" as PriceVersion, source: "free", rates: {} } }],
     options: {
       connectTimeoutMs: 3000,
       firstTokenTimeoutMs: 120_000,
@@ -108,6 +108,7 @@ export interface Collected {
 /** Reads a response to its end. */
 export function collect(response: ProviderResponse, onEvent: (event: ModelEvent) => void = () => undefined): Promise<Collected> {
   if (response.body.kind === "whole") return Promise.resolve({ events: response.body.whole.events(), ending: { kind: "complete" } });
+  if (response.body.kind === "count") return Promise.reject(new Error("a count is no answer"));
   const { stream } = response.body;
   return new Promise((resolve) => {
     const events: ModelEvent[] = [];

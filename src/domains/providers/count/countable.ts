@@ -1,0 +1,54 @@
+import { textOf, type ChatMessage, type ChatPart, type ChatRequest } from "../../../kernel/chat.ts";
+import type { BoundRule } from "../dialects/openai/bound.ts";
+import { unsupported } from "../dialects/settings.ts";
+
+/** So much of a prompt as its tokens are counted by. */
+export interface Countable {
+  /** Its texts in UTF-8, each ended by BETWEEN. */
+  readonly texts: Buffer;
+  /** Tokens of what is no text: the template's, and images'. */
+  readonly others: number;
+}
+
+/** A byte that no UTF-8 has. */
+export const BETWEEN = 0xff;
+
+/**
+ * A prompt for a model of OpenAI's kind. The template is 3 tokens a message, its role, and 3 for the answer's beginning (OpenAI's cookbook, "How
+ * to count tokens with tiktoken"); tools are their JSON; an image counts the most that the provider's rule gives. Earlier reasoning is not
+ * sent. Pure. @throws Problem `unsupported_field` for a part that nothing here can count
+ */
+export function countableOf(chat: ChatRequest, image: BoundRule["image"]): Countable {
+  const texts: Buffer[] = [];
+  let others = ANSWER_TOKENS;
+  for (const message of chat.messages) {
+    others += MESSAGE_TOKENS;
+    texts.push(Buffer.from(textOf(message.content)), END, ...callsOf(message));
+    for (const part of message.content) if (part.kind === "image" || part.kind === "document") others += mediaTokens(part, image, texts);
+  }
+  for (const { name, description, parameters, strict } of chat.tools)
+    texts.push(Buffer.from(JSON.stringify({ name, description, parameters, strict: strict ?? undefined })), END);
+  const { responseFormat: format } = chat;
+  if (format.kind === "json_schema") texts.push(Buffer.from(JSON.stringify(format.schema)), END);
+  return { texts: Buffer.concat(texts), others };
+}
+
+function callsOf(message: ChatMessage): Buffer[] {
+  if (message.role !== "assistant") return [];
+  return message.content.flatMap((part) =>
+    part.kind === "tool-call" ? [Buffer.from(part.name), END, Buffer.from(part.arguments), END] : [],
+  );
+}
+
+function mediaTokens(part: ChatPart, image: BoundRule["image"], texts: Buffer[]): number {
+  if (part.kind === "image" && image !== null) return part.detail === "low" ? image.low : image.high;
+  if (part.kind !== "document" || part.source.kind !== "data" || part.source.mediaType !== "text/plain")
+    throw unsupported(part.at, "Its tokens cannot be counted here; leave it out of the count.");
+  const text = Buffer.from(part.source.base64, "base64").toString("utf8");
+  texts.push(Buffer.from(text), END);
+  return 0;
+}
+
+const END = Buffer.of(BETWEEN);
+const MESSAGE_TOKENS = 4;
+const ANSWER_TOKENS = 3;

@@ -1,0 +1,96 @@
+import { setImmediate } from "node:timers/promises";
+import type { Attribution, ModelRequest } from "../../../kernel/request.ts";
+import type { Deployment, Model } from "../../catalog/index.ts";
+import { LargeRequest } from "./large-request.ts";
+import type { ParserName } from "./parsers.ts";
+import type { Answers, LargeBody, Question } from "./protocol.ts";
+import { READING_BOUNDS, ReadingThread, type ReadingBounds } from "./reading-thread.ts";
+
+/** Bodies longer than this are read off the event loop, bytes: on it, 20 MiB in 200,000 messages stop it for most of a second. */
+export const LARGE_BODY_BYTES = 1024 * 1024;
+
+/** Bytes copied in one turn of the event loop: less than a millisecond. */
+const COPIED_AT_ONCE = 512 * 1024;
+
+/** Requests too large to be parsed on the event loop, and the questions that the pipeline has about them. */
+export class LargeBodies {
+  readonly #thread: ReadingThread;
+  #keys = 0;
+
+  constructor(bounds: ReadingBounds = READING_BOUNDS) {
+    this.#thread = new ReadingThread(bounds);
+  }
+
+  /** Whether the reading thread lives now. */
+  get reading(): boolean {
+    return this.#thread.running;
+  }
+
+  /**
+   * Parses a body given in chunks. Rejects with the parser's Problems, with `overloaded` where too much waits, and with
+   * `request_too_large` for a body that takes more memory or time to read than one may.
+   */
+  async parse(parser: ParserName, chunks: readonly Buffer[], attribution: Attribution, signal: AbortSignal): Promise<ModelRequest> {
+    const body: LargeBody = { key: this.#keys++, parser, memory: await sharedCopy(chunks), attribution };
+    return new LargeRequest(body, await this.#ask(body, { verb: "parse" }, signal));
+  }
+
+  /** The provider's `accept`, `bound` or `render`. Rejects with what that throws, and as `parse` does. */
+  ask<Verb extends "accept" | "bound" | "render">(
+    { source }: LargeRequest,
+    question: Extract<Question, { readonly verb: Verb }>,
+  ): Promise<Answers[Verb]> {
+    return this.#ask<Verb>(source, question, null);
+  }
+
+  close(): Promise<void> {
+    return this.#thread.close();
+  }
+
+  async #ask<Verb extends Question["verb"]>(
+    body: LargeBody,
+    question: Extract<Question, { readonly verb: Verb }>,
+    signal: AbortSignal | null,
+  ): Promise<Answers[Verb]> {
+    return (await this.#thread.ask({ body, question }, signal)) as Answers[Verb];
+  }
+}
+
+/** A deployment without its account and the rest of the catalog that hangs on it: the pure verbs of a provider read neither. */
+export function bare(deployment: Deployment): Deployment {
+  return { ...deployment, credential: null, prices: [], model: bareModel(deployment.model) };
+}
+
+export function bareModel(model: Model): Model {
+  return { ...model, deployments: [] };
+}
+
+/** A rendering as it was before it crossed threads: what left as a Buffer came as plain bytes. */
+export function withBuffers(rendered: unknown): unknown {
+  if (typeof rendered !== "object" || rendered === null) return rendered;
+  return Object.fromEntries(
+    Object.entries(rendered).map(([name, value]: [string, unknown]) => [
+      name,
+      value instanceof Uint8Array ? Buffer.from(value.buffer, value.byteOffset, value.byteLength) : value,
+    ]),
+  );
+}
+
+async function sharedCopy(chunks: readonly Buffer[]): Promise<SharedArrayBuffer> {
+  const memory = new SharedArrayBuffer(chunks.reduce((size, chunk) => size + chunk.length, 0));
+  const target = new Uint8Array(memory);
+  let filled = 0;
+  let copiedNow = 0;
+  for (const chunk of chunks) {
+    for (let from = 0; from < chunk.length; from += COPIED_AT_ONCE) {
+      const piece = chunk.subarray(from, from + COPIED_AT_ONCE);
+      target.set(piece, filled);
+      filled += piece.length;
+      copiedNow += piece.length;
+      if (copiedNow < COPIED_AT_ONCE) continue;
+      copiedNow = 0;
+      await setImmediate();
+    }
+  }
+  return memory;
+}
