@@ -103,6 +103,7 @@ function openCredential(keyring: TenantKeyring, row: CredentialRow): Credential 
     provider: row.provider,
     baseUrl: row.base_url,
     secret: row.secret_sealed === null ? null : keyring.open(row.secret_sealed, place).toString(),
+    transport: null,
   };
 }
 

@@ -57,6 +57,7 @@ async function send(dispatch: Dispatch, data: OpenAiCompatible, upstream: Upstre
     stream: request.stream,
     wire: openaiWire,
     secret: deployment.credential?.secret ?? null,
+    transport: deployment.credential?.transport ?? null,
     timeouts: deployment.options,
     signal,
     onSent,
