@@ -96,15 +96,22 @@ const MAX_CONNECTIONS = 1024;
 /** Why a request of a client that was closed has no response. */
 export const CLOSED = new ConnectionLost("the client was closed");
 
-/** Lets the event loop look at its sockets, once for all connections that wait for it. */
+/**
+ * Lets the event loop look at every socket, once for all connections that wait for it. One `setImmediate` comes before the
+ * next look where the caller is itself an event of a socket: bytes that lay there for 20 ms were missed. The second comes after it.
+ */
 export function createLook(): ConnectionPool["afterLook"] {
   let waiting: Connection[] = [];
-  const proceed = (): void => {
+  const beforeLook = (): void => {
     const due = waiting;
     waiting = [];
-    for (const connection of due) connection.proceed();
+    setImmediate(proceed, due);
   };
   return (connection) => {
-    if (waiting.push(connection) === 1) setImmediate(proceed);
+    if (waiting.push(connection) === 1) setImmediate(beforeLook);
   };
+}
+
+function proceed(due: readonly Connection[]): void {
+  for (const connection of due) connection.proceed();
 }
