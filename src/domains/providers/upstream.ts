@@ -136,7 +136,9 @@ class Pools {
 
 /** Credentials that differ in anything share no connection: not in their proxy, authorities or certificate, and not in their secret. */
 function poolKey(origin: string, transport: Transport | null, secret: string | null): string {
-  return createHash("sha256").update(JSON.stringify([origin, transport, secret])).digest("base64");
+  return createHash("sha256")
+    .update(JSON.stringify([origin, transport, secret]))
+    .digest("base64");
 }
 
 type Phase = "connecting" | "waiting" | "whole" | "fault" | "streaming" | "draining" | "over";
@@ -200,7 +202,8 @@ class Exchange implements PooledUser, FrameSource {
     this.#headers = headers;
     if (status >= 300) return this.#enter("fault");
     const encoding = headers.get("content-encoding");
-    if (encoding !== undefined && encoding !== "identity") return this.#fail({ kind: "malformed" }, new MalformedUpstream("a compressed body"));
+    if (encoding !== undefined && encoding !== "identity")
+      return this.#fail({ kind: "malformed" }, new MalformedUpstream("a compressed body"));
     const type = (headers.get("content-type") ?? "").toLowerCase();
     if (this.#request.stream) {
       if (!type.startsWith(this.#request.wire.streamContentType))

@@ -26,7 +26,12 @@ export interface Asked {
 export async function ask(client: UpstreamClient, baseUrl: string, asking: Asking = {}): Promise<Asked> {
   const url = new URL(baseUrl);
   let sent = 0;
-  const asked = (body: string | null, failure: DispatchFailure | null, cause: unknown = ""): Asked => ({ body, failure, cause: String(cause), sent });
+  const asked = (body: string | null, failure: DispatchFailure | null, cause: unknown = ""): Asked => ({
+    body,
+    failure,
+    cause: String(cause),
+    sent,
+  });
   try {
     const answer = await client.request({
       origin: url.origin,
@@ -37,7 +42,12 @@ export async function ask(client: UpstreamClient, baseUrl: string, asking: Askin
       wire: openaiWire,
       secret: asking.secret ?? null,
       transport: asking.transport ?? null,
-      timeouts: { connectTimeoutMs: asking.connectTimeoutMs ?? 3000, firstTokenTimeoutMs: 5000, idleTimeoutMs: 5000, totalTimeoutMs: 20_000 },
+      timeouts: {
+        connectTimeoutMs: asking.connectTimeoutMs ?? 3000,
+        firstTokenTimeoutMs: 5000,
+        idleTimeoutMs: 5000,
+        totalTimeoutMs: 20_000,
+      },
       signal: asking.signal ?? new AbortController().signal,
       onSent: () => {
         sent++;

@@ -106,7 +106,11 @@ test("a kept connection that the upstream has closed is found before anything is
 });
 
 test("a request that may have been read is never sent again: a connection that breaks under it is a failure", async (t) => {
-  for (const close of [(socket: Socket) => socket.destroy(), (socket: Socket) => socket.resetAndDestroy(), (socket: Socket) => socket.end()]) {
+  for (const close of [
+    (socket: Socket) => socket.destroy(),
+    (socket: Socket) => socket.resetAndDestroy(),
+    (socket: Socket) => socket.end(),
+  ]) {
     const { client, upstream } = await setUp(t, ({ before, socket }) => {
       if (before === 0) socket.write(ANSWER);
       else close(socket);
@@ -120,7 +124,9 @@ test("a request that may have been read is never sent again: a connection that b
 test("onSent comes when the connection stands and before the first byte; where it throws nothing is sent", async (t) => {
   let arrived = 0;
   const { client, upstream } = await setUp(t, ({ socket }) => (arrived++, socket.write(ANSWER)));
-  const { body, sent } = await ask(client, upstream.baseUrl, { onSent: () => assert.deepEqual([arrived, upstream.sockets.length <= 1], [0, true]) });
+  const { body, sent } = await ask(client, upstream.baseUrl, {
+    onSent: () => assert.deepEqual([arrived, upstream.sockets.length <= 1], [0, true]),
+  });
   assert.deepEqual([body !== null, sent, arrived], [true, 1, 1]);
   const refused = await ask(client, upstream.baseUrl, {
     onSent: () => {

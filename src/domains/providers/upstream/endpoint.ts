@@ -32,7 +32,7 @@ export class Endpoint {
   readonly #port: number;
   readonly #isSecure: boolean;
   readonly #transport: Transport | null;
-  readonly #proxy: Address & { readonly authorization: string | null } | null;
+  readonly #proxy: (Address & { readonly authorization: string | null }) | null;
   #context: SecureContext | null = null;
   /** Of the last verified handshake, for the next. */
   #session: Buffer | null = null;
@@ -179,4 +179,3 @@ function readTunnelAnswer(socket: Socket, outcome: OpeningOutcome): CancelOpenin
 const KEEP_ALIVE_PROBE_MS = 60_000;
 
 function ignore(): void {}
-

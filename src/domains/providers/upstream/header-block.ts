@@ -29,7 +29,7 @@ export function parseHead(text: string): ResponseHead {
 export function parseFields(text: string, from: number): ResponseHeaders {
   const headers = new Map<string, string>();
   let lines = 0;
-  for (let at = from; at < text.length; ) {
+  for (let at = from; at < text.length;) {
     if (++lines > MAX_LINES) throw new MalformedUpstream("too many header lines");
     const nameAt = at;
     while (TOKEN[text.charCodeAt(at)] === 1) at++;
@@ -38,7 +38,8 @@ export function parseFields(text: string, from: number): ResponseHeaders {
     while (isBlank(text.charCodeAt(at))) at++;
     const valueAt = at;
     while (VALUE[text.charCodeAt(at)] === 1) at++;
-    if (text.charCodeAt(at) !== CR || text.charCodeAt(at + 1) !== LF) throw new MalformedUpstream("a header value with a control character");
+    if (text.charCodeAt(at) !== CR || text.charCodeAt(at + 1) !== LF)
+      throw new MalformedUpstream("a header value with a control character");
     if (KEPT_LENGTH[nameEnd - nameAt] === 1) {
       let valueEnd = at;
       while (valueEnd > valueAt && isBlank(text.charCodeAt(valueEnd - 1))) valueEnd--;

@@ -71,7 +71,13 @@ const WHOLE: readonly Case[] = [
   ["trailers", `${OK}transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx: y\r\nz: w\r\n\r\n`, "whole", "a", true],
   ["the end of a close", `${OK}\r\nhello`, "whole", "hello", false],
   ["connection: close", `${OK}connection: close\r\ncontent-length: 1\r\n\r\na`, "whole", "a", false],
-  ["close among other words, in two lines", `${OK}connection: foo\r\nconnection: bar , CLOSE\r\ncontent-length: 1\r\n\r\na`, "whole", "a", false],
+  [
+    "close among other words, in two lines",
+    `${OK}connection: foo\r\nconnection: bar , CLOSE\r\ncontent-length: 1\r\n\r\na`,
+    "whole",
+    "a",
+    false,
+  ],
   ["HTTP/1.0", "HTTP/1.0 200 OK\r\ncontent-length: 1\r\n\r\na", "whole", "a", false],
   ["HTTP/1.0 that keeps", "HTTP/1.0 200 OK\r\nconnection: Keep-Alive\r\ncontent-length: 1\r\n\r\na", "whole", "a", true],
   ["HTTP/1.0 by close", "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\n\r\nabc", "whole", "abc", false],
@@ -256,13 +262,21 @@ test("a response that is accepted is one that undici accepts, with the same stat
     served = bytes;
     const theirs = await undiciOutcome(origin);
     const ours = outcomeOf(bytes);
-    if (ours.verdict === "whole") assert.deepEqual(theirs, { status: ours.status, body: ours.body }, `${name}: ${JSON.stringify(bytes.toString("latin1").slice(0, 300))}`);
+    if (ours.verdict === "whole")
+      assert.deepEqual(
+        theirs,
+        { status: ours.status, body: ours.body },
+        `${name}: ${JSON.stringify(bytes.toString("latin1").slice(0, 300))}`,
+      );
     if ((ours.verdict === "whole") === (theirs !== null)) agreed++;
     else stricter.push(name);
   };
   for (const [name, text] of [...WHOLE, ...NOT_WHOLE]) await compare(name, Buffer.from(text, "latin1"));
   t.diagnostic(`of the corpus, ours is stricter on: ${stricter.join("; ")}`);
-  await fc.assert(fc.asyncProperty(nearly, (bytes) => compare("generated", bytes)), { numRuns: 800 });
+  await fc.assert(
+    fc.asyncProperty(nearly, (bytes) => compare("generated", bytes)),
+    { numRuns: 800 },
+  );
   t.diagnostic(`agreed on ${agreed} responses; stricter on ${stricter.length}`);
 });
 

@@ -73,8 +73,16 @@ export class ResponseReader {
         case "over":
           this.#surplus = true;
           return;
-        default:
+        case "size":
+        case "extension":
+        case "size-end":
+        case "data-cr":
+        case "data-lf":
+        case "trailer":
           this.#readFraming(chunk[at++] as number, this.#state);
+          break;
+        default:
+          this.#state satisfies never;
       }
     }
   }
@@ -261,7 +269,10 @@ function lengthOf(text: string | undefined): number | null {
 /** An HTTP/1.0 connection is kept only where both sides say so; one of 1.1 unless one side says not. */
 function keepsAlive(minor: 0 | 1, connection: string | undefined): boolean {
   if (connection === undefined) return minor === 1;
-  const words = connection.toLowerCase().split(",").map((word) => word.trim());
+  const words = connection
+    .toLowerCase()
+    .split(",")
+    .map((word) => word.trim());
   return !words.includes("close") && (minor === 1 || words.includes("keep-alive"));
 }
 
