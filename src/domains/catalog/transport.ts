@@ -1,4 +1,5 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
+import { createSecureContext } from "node:tls";
 import type { CredentialId } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
 import type { TenantKeyring } from "../../storage/secrets/index.ts";
@@ -132,6 +133,11 @@ function refuseMismatch(cert: string | null, key: string | null): void {
   if (key === null) throw refused("client_key", "A 'client_cert' needs its 'client_key'.");
   if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key)))
     throw refused("client_key", "'client_key' is not the key of the first certificate in 'client_cert'.");
+  try {
+    createSecureContext({ cert, key });
+  } catch {
+    throw refused("client_cert", "TLS refuses 'client_cert': its key or its signature is too weak.");
+  }
 }
 
 function certificatesOf(pem: string | null): CertificateView[] {

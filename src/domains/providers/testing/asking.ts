@@ -1,7 +1,9 @@
+import type { Ending } from "../../../kernel/frame.ts";
 import type { Transport } from "../../catalog/index.ts";
 import { DispatchError, type DispatchFailure } from "../contract.ts";
 import { openaiWire } from "../dialects/openai/wire.ts";
 import type { UpstreamClient } from "../upstream.ts";
+import { play } from "./dispatching.ts";
 
 export interface Asking {
   readonly body?: Buffer;
@@ -13,9 +15,11 @@ export interface Asking {
   readonly onSent?: () => void;
 }
 
-/** How a request by the client went: the body that came whole, or why none did; and how often it was said to be sent. */
+/** How a request by the client went: the body that came, or why none did; and how often it was said to be sent. */
 export interface Asked {
   readonly body: string | null;
+  /** Of a stream. */
+  readonly ending: Ending["kind"] | null;
   readonly failure: DispatchFailure | null;
   /** Of the failure, for a log. */
   readonly cause: string;
@@ -26,12 +30,7 @@ export interface Asked {
 export async function ask(client: UpstreamClient, baseUrl: string, asking: Asking = {}): Promise<Asked> {
   const url = new URL(baseUrl);
   let sent = 0;
-  const asked = (body: string | null, failure: DispatchFailure | null, cause: unknown = ""): Asked => ({
-    body,
-    failure,
-    cause: String(cause),
-    sent,
-  });
+  const asked = (told: Partial<Asked>): Asked => ({ body: null, ending: null, failure: null, cause: "", sent, ...told });
   try {
     const answer = await client.request({
       origin: url.origin,
@@ -54,9 +53,11 @@ export async function ask(client: UpstreamClient, baseUrl: string, asking: Askin
         asking.onSent?.();
       },
     });
-    return asked(answer.body.kind === "whole" ? answer.body.whole.bytes.toString() : null, null);
+    if (answer.body.kind === "whole") return asked({ body: answer.body.whole.bytes.toString() });
+    const { bytes, ending } = await play(answer.body.stream);
+    return asked({ body: bytes, ending: ending.kind });
   } catch (thrown) {
-    if (thrown instanceof DispatchError) return asked(null, thrown.failure, thrown.cause);
+    if (thrown instanceof DispatchError) return asked({ failure: thrown.failure, cause: String(thrown.cause ?? "") });
     throw thrown;
   }
 }

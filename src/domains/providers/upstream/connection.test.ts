@@ -5,10 +5,14 @@ import { createServer, type AddressInfo, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { systemClock } from "../../../kernel/clock.ts";
+import { openaiWire } from "../dialects/openai/wire.ts";
 import { ask } from "../testing/asking.ts";
 import { rawUpstream, jsonResponse, type RawExchange, type RawUpstream } from "../testing/raw-upstream.ts";
 import { completionOf, DONE, STOP_CHUNK, sse, textChunk } from "../testing/scripted-upstream.ts";
 import { createUpstreamClient, type UpstreamClient } from "../upstream.ts";
+import type { Connection } from "./connection.ts";
+import { Deadlines } from "./deadlines.ts";
+import { createLook, Pool, type PooledUser } from "./pool.ts";
 
 const ANSWER = jsonResponse(JSON.stringify(completionOf("hello")));
 
@@ -244,24 +248,7 @@ test("a stream ends whole by its own end, whatever the connection does after it;
     [sse(textChunk("a")) + sse(STOP_CHUNK), "truncated"],
   ] as const) {
     const { client, upstream } = await setUp(t, ({ socket }) => socket.end(head + text));
-    const url = new URL(upstream.baseUrl);
-    const { openaiWire } = await import("../dialects/openai/wire.ts");
-    const answer = await client.request({
-      origin: url.origin,
-      path: "/v1/chat/completions",
-      headers: [],
-      body: Buffer.from("{}"),
-      stream: true,
-      wire: openaiWire,
-      secret: null,
-      transport: null,
-      timeouts: { connectTimeoutMs: 1000, firstTokenTimeoutMs: 1000, idleTimeoutMs: 1000, totalTimeoutMs: 1000 },
-      signal: new AbortController().signal,
-      onSent: () => undefined,
-    });
-    assert.ok(answer.body.kind === "stream");
-    const { stream } = answer.body;
-    assert.equal(await new Promise((resolve) => stream.pipe({ frames: () => undefined, end: ({ kind }) => resolve(kind) })), ending);
+    assert.equal((await ask(client, upstream.baseUrl, { stream: true })).ending, ending);
   }
 });
 
@@ -278,9 +265,95 @@ test("an idle connection is closed when its time is over, and none outlives the 
   assert.deepEqual((await ask(client, upstream.baseUrl)).failure, { kind: "unavailable" });
 });
 
+test("a reader's pause ends with its stream: the connection carries the next one", async (t) => {
+  const cut = `HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n`;
+  const text = sse(textChunk("a"));
+  const { client, upstream } = await setUp(t, ({ before, socket }) => {
+    if (before > 0) return void socket.write(ANSWER);
+    socket.write(`${cut}${text.length.toString(16)}\r\n${text}\r\n0\r\n\r\n`);
+  });
+  const streamed = await client.request({ ...requestTo(upstream), stream: true });
+  assert.ok(streamed.body.kind === "stream");
+  const { stream } = streamed.body;
+  const ended = new Promise((resolve) => stream.pipe({ frames: () => stream.pause(), end: ({ kind }) => resolve(kind) }));
+  assert.equal(await ended, "truncated");
+  const whole = await client.request(requestTo(upstream));
+  assert.equal(whole.body.kind, "whole");
+  assert.deepEqual([upstream.exchanges.length, upstream.sockets.length], [2, 1]);
+});
+
+function requestTo(upstream: RawUpstream): Parameters<UpstreamClient["request"]>[0] {
+  return {
+    origin: new URL(upstream.baseUrl).origin,
+    path: "/v1/chat/completions",
+    headers: [],
+    body: Buffer.from("{}"),
+    stream: false,
+    wire: openaiWire,
+    secret: null,
+    transport: null,
+    timeouts: { connectTimeoutMs: 1000, firstTokenTimeoutMs: 1000, idleTimeoutMs: 1000, totalTimeoutMs: 1000 },
+    signal: new AbortController().signal,
+    onSent: () => undefined,
+  };
+}
+
+test("a reader that throws ends its own call, and no other", async (t) => {
+  const { client, upstream } = await setUp(t, ({ socket }) =>
+    socket.write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + sse(textChunk("a"))),
+  );
+  const streamed = await client.request({ ...requestTo(upstream), stream: true });
+  assert.ok(streamed.body.kind === "stream");
+  const { stream } = streamed.body;
+  let frames = 0;
+  const ended = new Promise((resolve) =>
+    stream.pipe({
+      frames: () => {
+        if (++frames === 2) throw new Error("a bug");
+      },
+      end: ({ kind }) => resolve(kind),
+    }),
+  );
+  upstream.sockets[0]?.write(sse(textChunk("b")));
+  assert.equal(await ended, "truncated");
+});
+
+test("an upstream has 1024 connections at most; one more request is told at once, and a place that is left is taken", () => {
+  const deadlines = new Deadlines(systemClock);
+  const pool = new Pool({ open: () => () => undefined }, { clock: systemClock, deadlines, afterLook: createLook() });
+  const message = { head: Buffer.from(""), body: Buffer.from("") };
+  const connections: Connection[] = [];
+  const user: PooledUser = {
+    onConnection: (connection) => void connections.push(connection),
+    onSent: () => undefined,
+    onHead: () => undefined,
+    onBody: () => undefined,
+    onRead: () => undefined,
+    onEnd: () => undefined,
+    onLost: () => undefined,
+    deadline: () => Infinity,
+    expire: () => undefined,
+  };
+  for (let taken = 0; taken < 1024; taken++) assert.ok(pool.request(user, message));
+  assert.equal(pool.request(user, message), false);
+  connections[0]?.destroy();
+  assert.ok(pool.request(user, message));
+  pool.close();
+  assert.ok(pool.isIdle);
+});
+
+test("of more credentials than there are pools, those used longest ago lose their idle connections", async (t) => {
+  const { client, upstream } = await setUp(t, ({ socket }) => socket.write(ANSWER));
+  for (let credential = 0; credential < 300; credential++)
+    assert.ok((await ask(client, upstream.baseUrl, { secret: `sk-${credential}` })).body);
+  await sleep(50);
+  const open = upstream.sockets.map((socket) => !socket.destroyed);
+  assert.deepEqual([open.filter(Boolean).length, open.indexOf(true)], [256, 44]);
+});
+
 test("what HTTP cannot carry in one line is never written", async (t) => {
   const { client, upstream } = await setUp(t, ({ socket }) => socket.write(ANSWER));
   for (const secret of ["a\r\nx: y", "a\0", "€"])
-    assert.deepEqual(await ask(client, upstream.baseUrl, { secret }), { body: null, failure: { kind: "unavailable" }, cause: "", sent: 0 });
+    assert.deepEqual((await ask(client, upstream.baseUrl, { secret })).failure, { kind: "unavailable" });
   assert.equal(upstream.sockets.length, 0);
 });

@@ -55,6 +55,7 @@ export class Connection implements Expiring, ResponseSink {
   #user: ConnectionUser | null = null;
   #message: Message | null = null;
   #idleUntil = 0;
+  #isPaused = false;
 
   constructor(pool: ConnectionPool) {
     this.#pool = pool;
@@ -62,7 +63,7 @@ export class Connection implements Expiring, ResponseSink {
   }
 
   /** The first request: it is sent once the connection stands. */
-  open(endpoint: Endpoint, user: ConnectionUser, message: Message): void {
+  open(endpoint: Pick<Endpoint, "open">, user: ConnectionUser, message: Message): void {
     this.#user = user;
     this.#message = message;
     this.#cancelOpening = endpoint.open({
@@ -98,10 +99,12 @@ export class Connection implements Expiring, ResponseSink {
   }
 
   pause(): void {
+    this.#isPaused = true;
     this.#socket?.pause();
   }
 
   resume(): void {
+    this.#isPaused = false;
     this.#socket?.resume();
   }
 
@@ -159,20 +162,29 @@ export class Connection implements Expiring, ResponseSink {
     try {
       user.onSent();
     } catch (thrown) {
-      return this.#lose(thrown instanceof Error ? thrown : new Error("onSent failed", { cause: thrown }));
+      return this.#lose(errorOf(thrown));
     }
     if (this.#user === user) write(socket, message);
   }
 
   #onData(chunk: Buffer): void {
     if (this.#state !== "busy") return this.#onClose(new MalformedUpstream("bytes that nobody asked for"));
+    const user = this.#user;
+    try {
+      this.#read(chunk);
+    } catch (thrown) {
+      this.destroy();
+      user?.onLost(errorOf(thrown));
+    }
+  }
+
+  /** What was whole before a malformation is said all the same. */
+  #read(chunk: Buffer): void {
     try {
       this.#reader.push(chunk);
-    } catch (thrown) {
+    } finally {
       this.#user?.onRead();
-      return this.#lose(thrown instanceof Error ? thrown : new Error("not an error", { cause: thrown }));
     }
-    this.#user?.onRead();
     if (this.#user !== null && this.#reader.isOver) this.#release();
   }
 
@@ -206,11 +218,17 @@ export class Connection implements Expiring, ResponseSink {
       this.#user = null;
       this.#state = "idle";
       this.#idleUntil = this.#pool.now() + idleMs;
+      // A reader's pause is not the next one's: unread, neither a close nor an answer would be seen.
+      if (this.#isPaused) this.resume();
       this.#pool.onIdle(this);
       this.#pool.deadlines.sooner(this.#idleUntil);
     }
     user?.onEnd();
   }
+}
+
+function errorOf(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error("something that is no error was thrown", { cause: thrown });
 }
 
 /** One write to the kernel: small bodies are copied behind their head, large ones go beside it. */

@@ -36,7 +36,7 @@ test("every deadline is noticed, never early and at most a moment late, also one
   const late = timed.map(({ expiredAt }, index) => expiredAt - (due[index] as number));
   assert.ok(Math.min(...late) >= 0);
   t.diagnostic(`at most ${Math.max(...late).toFixed(1)} ms late`);
-  assert.ok(Math.max(...late) < 100);
+  assert.ok(Math.max(...late) < 500);
 });
 
 test("what is forgotten is not told", async () => {

@@ -48,11 +48,14 @@ export class Deadlines {
 
   #look(): void {
     const now = this.#clock.monotonic();
-    for (const expiring of this.#watched) if (expiring.deadline() <= now) expiring.expire(now);
-    let next = Infinity;
-    for (const expiring of this.#watched) next = Math.min(next, expiring.deadline());
-    this.#disarm();
-    if (next !== Infinity) this.#arm(next);
+    try {
+      for (const expiring of this.#watched) if (expiring.deadline() <= now) expiring.expire(now);
+    } finally {
+      let next = Infinity;
+      for (const expiring of this.#watched) next = Math.min(next, expiring.deadline());
+      this.#disarm();
+      if (next !== Infinity) this.#arm(next);
+    }
   }
 }
 

@@ -37,7 +37,7 @@ export class Endpoint {
   /** Of the last verified handshake, for the next. */
   #session: Buffer | null = null;
 
-  /** `origin`: scheme, host and port. Throws where the origin or a certificate is none; the catalog lets neither in. */
+  /** `origin`: scheme, host and port. Throws where it, or a proxy, is no URL. */
   constructor(origin: string, transport: Transport | null) {
     const url = new URL(origin);
     this.#isSecure = url.protocol === "https:";
@@ -63,10 +63,12 @@ export class Endpoint {
   }
 
   #secure(tunnel: Socket | null, outcome: OpeningOutcome): CancelOpening {
-    this.#context ??= createSecureContext({
-      ...(this.#transport?.ca == null ? {} : { ca: this.#transport.ca }),
-      ...(this.#transport?.clientCertificate == null ? {} : this.#transport.clientCertificate),
-    });
+    this.#context ??= secureContextOf(this.#transport);
+    if (this.#context === null) {
+      tunnel?.destroy();
+      outcome.failed(new ConnectionLost("TLS refuses the certificates"));
+      return ignore;
+    }
     const socket = connectTls({
       host: this.#host,
       port: this.#port,
@@ -78,6 +80,16 @@ export class Endpoint {
     });
     socket.on("session", (session) => (this.#session = session));
     return waitFor(socket, "secureConnect", outcome);
+  }
+}
+
+/** Null where TLS refuses the certificates: too weak a key, which only it knows of. */
+function secureContextOf(transport: Transport | null): SecureContext | null {
+  const { ca = null, clientCertificate = null } = transport ?? {};
+  try {
+    return createSecureContext({ ...(ca === null ? {} : { ca }), ...clientCertificate });
+  } catch {
+    return null;
   }
 }
 

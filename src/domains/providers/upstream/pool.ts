@@ -19,7 +19,7 @@ export interface PoolNeeds {
 export class Pool implements ConnectionPool {
   readonly deadlines: Deadlines;
   readonly afterLook: ConnectionPool["afterLook"];
-  readonly #endpoint: Endpoint;
+  readonly #endpoint: Pick<Endpoint, "open">;
   readonly #clock: Clock;
   readonly #all = new Set<Connection>();
   /** The one used last is used next, so that the others can end. */
@@ -28,7 +28,7 @@ export class Pool implements ConnectionPool {
   usedAt = 0;
   isClosed = false;
 
-  constructor(endpoint: Endpoint, { clock, deadlines, afterLook }: PoolNeeds) {
+  constructor(endpoint: Pick<Endpoint, "open">, { clock, deadlines, afterLook }: PoolNeeds) {
     this.#endpoint = endpoint;
     this.#clock = clock;
     this.deadlines = deadlines;
