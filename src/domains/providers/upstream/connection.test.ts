@@ -266,16 +266,23 @@ test("an idle connection is closed when its time is over, and none outlives the 
 });
 
 test("a reader's pause ends with its stream: the connection carries the next one", async (t) => {
-  const cut = `HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n`;
-  const text = sse(textChunk("a"));
-  const { client, upstream } = await setUp(t, ({ before, socket }) => {
-    if (before > 0) return void socket.write(ANSWER);
-    socket.write(`${cut}${text.length.toString(16)}\r\n${text}\r\n0\r\n\r\n`);
-  });
+  const chunkOf = (text: string): string => `${text.length.toString(16)}\r\n${text}\r\n`;
+  const { client, upstream } = await setUp(t, ({ before, socket }) =>
+    socket.write(
+      before > 0
+        ? ANSWER
+        : `HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n${chunkOf(sse(textChunk("a")))}`,
+    ),
+  );
   const streamed = await client.request({ ...requestTo(upstream), stream: true });
   assert.ok(streamed.body.kind === "stream");
   const { stream } = streamed.body;
-  const ended = new Promise((resolve) => stream.pipe({ frames: () => stream.pause(), end: ({ kind }) => resolve(kind) }));
+  let frames = 0;
+  const ended = new Promise((resolve) =>
+    stream.pipe({ frames: () => (++frames === 2 ? stream.pause() : undefined), end: ({ kind }) => resolve(kind) }),
+  );
+  // The frame that its reader pauses at, and the end of the message, come in one read.
+  upstream.sockets[0]?.write(`${chunkOf(sse(textChunk("b")))}0\r\n\r\n`);
   assert.equal(await ended, "truncated");
   const whole = await client.request(requestTo(upstream));
   assert.equal(whole.body.kind, "whole");
