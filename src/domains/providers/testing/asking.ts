@@ -57,7 +57,8 @@ export async function ask(client: UpstreamClient, baseUrl: string, asking: Askin
     const { bytes, ending } = await play(answer.body.stream);
     return asked({ body: bytes, ending: ending.kind });
   } catch (thrown) {
-    if (thrown instanceof DispatchError) return asked({ failure: thrown.failure, cause: String(thrown.cause ?? "") });
+    if (thrown instanceof DispatchError)
+      return asked({ failure: thrown.failure, cause: thrown.cause instanceof Error ? thrown.cause.message : "" });
     throw thrown;
   }
 }

@@ -75,6 +75,8 @@ export class Endpoint {
       servername: isIP(this.#host) === 0 ? this.#host : "",
       secureContext: this.#context,
       ALPNProtocols: ["http/1.1"],
+      // Said, so that NODE_TLS_REJECT_UNAUTHORIZED cannot say otherwise for the whole process.
+      rejectUnauthorized: true,
       ...(this.#session === null ? {} : { session: this.#session }),
       ...(tunnel === null ? {} : { socket: tunnel }),
     });
