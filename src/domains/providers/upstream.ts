@@ -74,11 +74,12 @@ export function createUpstreamClient({ clock }: { readonly clock: Clock }): Upst
 
 /** Endpoints with live connections; the pool that was used longest ago and is idle makes room for a new one. */
 const MAX_POOLS = 256;
+/** Kept for one array of headers. */
+const MAX_PATHS = 8;
 
-/** What the requests of a deployment have in common. */
+/** What a deployment's requests to one path have in common. */
 interface Way {
   readonly origin: string;
-  readonly path: string;
   readonly pool: Pool;
   readonly head: Buffer;
   readonly deadlines: Deadlines;
@@ -87,7 +88,8 @@ interface Way {
 class Pools {
   readonly #needs: PoolNeeds;
   readonly #pools = new Map<string, Pool>();
-  readonly #ways = new WeakMap<readonly string[], Way>();
+  /** By the headers that a deployment's requests share, then by path. */
+  readonly #ways = new WeakMap<readonly string[], Map<string, Way>>();
   #isClosed = false;
 
   constructor(needs: PoolNeeds) {
@@ -96,17 +98,22 @@ class Pools {
 
   /** Null when every place is taken, the client is closed, or the request is none that HTTP can carry. */
   wayOf(request: UpstreamRequest): Way | null {
-    const known = this.#ways.get(request.headers);
-    if (known?.pool.isClosed === false && known.origin === request.origin && known.path === request.path) return known;
-    if (this.#isClosed) return null;
-    const { origin, path, transport, secret, headers } = request;
+    const { origin, path, headers } = request;
+    const ways = this.#ways.get(headers);
+    const known = ways?.get(path);
+    if (known?.pool.isClosed === false && known.origin === origin) return known;
+    const made = this.#isClosed ? null : this.#makeWay(request);
+    if (made === null) return null;
+    if (ways === undefined || ways.size >= MAX_PATHS) this.#ways.set(headers, new Map([[path, made]]));
+    else ways.set(path, made);
+    return made;
+  }
+
+  #makeWay({ origin, path, transport, secret, headers }: UpstreamRequest): Way | null {
     const endpoint = new Endpoint(origin, transport);
     const head = requestHead(endpoint, path, headers);
     const pool = head === null ? null : this.#poolFor(poolKey(origin, transport, secret), endpoint);
-    if (head === null || pool === null) return null;
-    const way = { origin, path, pool, head, deadlines: this.#needs.deadlines };
-    this.#ways.set(headers, way);
-    return way;
+    return head === null || pool === null ? null : { origin, pool, head, deadlines: this.#needs.deadlines };
   }
 
   close(): void {

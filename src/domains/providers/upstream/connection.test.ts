@@ -364,6 +364,17 @@ test("of more credentials than there are pools, those used longest ago lose thei
   assert.deepEqual([open.filter(Boolean).length, open.indexOf(true)], [256, 44]);
 });
 
+test("requests that share their headers go each to its own path, over the same connection", async (t) => {
+  const { client, upstream } = await setUp(t, ({ socket }) => socket.write(ANSWER));
+  const shared = requestTo(upstream);
+  const paths = Array.from({ length: 20 }, (_, index) => `/v1/${index % 10}`);
+  for (const path of paths) await client.request({ ...shared, path });
+  assert.deepEqual(
+    upstream.exchanges.map(({ head, connection }) => [head.split(" ")[1], connection]),
+    paths.map((path) => [path, 0]),
+  );
+});
+
 test("what HTTP cannot carry in one line is never written", async (t) => {
   const { client, upstream } = await setUp(t, ({ socket }) => socket.write(ANSWER));
   for (const secret of ["a\r\nx: y", "a\0", "€"])
