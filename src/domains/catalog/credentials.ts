@@ -20,7 +20,7 @@ import {
   type Written,
 } from "../../storage/snapshot/index.ts";
 import type { Allowed } from "../identity/index.ts";
-import { faultOfCredential, parseBaseUrl, type ProviderFacts } from "./decide.ts";
+import { type Fault, faultOfCredential, parseBaseUrl, type ProviderFacts } from "./decide.ts";
 import { type CatalogVerbsNeeds, providerNamed, refuse } from "./needs.ts";
 import {
   archiveCredential,
@@ -33,17 +33,18 @@ import {
   listCredentials,
   updateCredential,
 } from "./store.ts";
+import { changeTransport, NO_TRANSPORT, type TransportFields, type TransportView, viewTransport } from "./transport.ts";
 
 /** Omitted keeps, the secret included; null clears. The secret comes under the provider's own field name. */
-export interface CredentialFields {
+export interface CredentialFields extends TransportFields {
   readonly display_name?: string | null | undefined;
   readonly provider?: string | undefined;
   readonly base_url?: string | null | undefined;
   readonly secrets: Readonly<Record<string, string | null | undefined>>;
 }
 
-/** Never the secret. */
-export interface CredentialView {
+/** Never a secret. */
+export interface CredentialView extends TransportView {
   readonly id: string;
   readonly name: string;
   readonly display_name: string | null;
@@ -125,11 +126,12 @@ async function add(
     base_url: baseUrlOf(fields.base_url ?? null),
     secret_sealed: sealSecret(keyring, id, secret ?? null),
     secret_version: 1,
+    ...changeTransport(keyring, id, NO_TRANSPORT, fields, now.getTime()),
     revision: 1,
     created_at: now,
     updated_at: now,
   };
-  refuse(faultOfCredential(provider, { baseUrl: row.base_url, hasSecret: row.secret_sealed !== null }));
+  refuse(faultOf(provider, row));
   await insertCredential(tx, row);
   return { before: null, after: viewOf(keyring, row), revision: row.revision };
 }
@@ -155,12 +157,21 @@ async function change(
     base_url: fields.base_url === undefined ? row.base_url : baseUrlOf(fields.base_url),
     secret_sealed: secret === undefined ? row.secret_sealed : sealSecret(keyring, row.id, secret),
     secret_version: secret === undefined ? row.secret_version : row.secret_version + 1,
+    ...changeTransport(keyring, row.id, row, fields, needs.clock.now()),
     revision: row.revision + 1,
     updated_at: new Date(needs.clock.now()),
   };
-  refuse(faultOfCredential(provider, { baseUrl: changes.base_url, hasSecret: changes.secret_sealed !== null }));
+  refuse(faultOf(provider, changes));
   await updateCredential(tx, row.id, changes);
   return { before: viewOf(keyring, row), after: viewOf(keyring, { ...row, ...changes }), revision: changes.revision };
+}
+
+function faultOf(provider: ProviderFacts, row: Pick<CredentialRow, "base_url" | "secret_sealed" | "ca" | "client_cert">): Fault | null {
+  return faultOfCredential(provider, {
+    baseUrl: row.base_url,
+    hasSecret: row.secret_sealed !== null,
+    tlsField: row.ca !== null ? "ca" : row.client_cert !== null ? "client_cert" : null,
+  });
 }
 
 /** Undefined: not given. A secret under another provider's name is a mistake, and says so without repeating it. */
@@ -209,6 +220,7 @@ function viewOf(keyring: TenantKeyring, row: Fresh<CredentialRow>): CredentialVi
     provider: row.provider,
     base_url: row.base_url,
     has_secret: row.secret_sealed !== null,
+    ...viewTransport(keyring, row),
     created_at: toUnixSeconds(row.created_at),
     updated_at: toUnixSeconds(row.updated_at),
   };

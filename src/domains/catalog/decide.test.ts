@@ -38,8 +38,18 @@ test("a base URL is http or https, without user, query or fragment", () => {
 });
 
 test("which credentials are refused, and at which field", () => {
-  const cases: readonly [typeof vendor | typeof engine | typeof inside, string | null, boolean, string | undefined][] = [
+  const cases: readonly [
+    typeof vendor | typeof engine | typeof inside,
+    string | null,
+    boolean,
+    string | undefined,
+    ("ca" | "client_cert")?,
+  ][] = [
     [vendor, null, true, undefined],
+    [vendor, null, true, undefined, "ca"],
+    [vendor, "http://127.0.0.1:1/v1", true, "ca", "ca"],
+    [engine, "http://127.0.0.1:1/v1", true, "client_cert", "client_cert"],
+    [engine, "https://127.0.0.1:1/v1", true, undefined, "client_cert"],
     [vendor, null, false, "api_key"],
     [vendor, "https://vendor.example/v1", false, "api_key"],
     [vendor, "http://127.0.0.1:1/v1", false, undefined],
@@ -47,8 +57,8 @@ test("which credentials are refused, and at which field", () => {
     [engine, null, true, "base_url"],
     [inside, null, false, "provider"],
   ];
-  for (const [provider, baseUrl, hasSecret, param] of cases) {
-    assert.equal(faultOfCredential(provider, { baseUrl, hasSecret })?.param, param, `${provider.id} ${baseUrl} ${hasSecret}`);
+  for (const [provider, baseUrl, hasSecret, param, tlsField = null] of cases) {
+    assert.equal(faultOfCredential(provider, { baseUrl, hasSecret, tlsField })?.param, param, `${provider.id} ${baseUrl} ${hasSecret}`);
   }
 });
 

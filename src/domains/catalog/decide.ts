@@ -22,12 +22,23 @@ export function parseBaseUrl(text: string): string | null {
 
 export function faultOfCredential(
   provider: ProviderFacts,
-  credential: { readonly baseUrl: string | null; readonly hasSecret: boolean },
+  credential: {
+    readonly baseUrl: string | null;
+    readonly hasSecret: boolean;
+    /** A field it has that only TLS makes use of. */
+    readonly tlsField: "ca" | "client_cert" | null;
+  },
 ): Fault | null {
   if (provider.nature === "inside")
     return { param: "provider", message: `'${provider.id}' runs inside this server and takes no credential.` };
   if (credential.baseUrl === null && provider.defaultBaseUrl === null) {
     return { param: "base_url", message: `'${provider.id}' has no address of its own: 'base_url' must say where it is, '/v1' included.` };
+  }
+  if (credential.tlsField !== null && (credential.baseUrl ?? provider.defaultBaseUrl)?.startsWith("http:") === true) {
+    return {
+      param: credential.tlsField,
+      message: `'${credential.tlsField}' needs a 'base_url' with https: over http nobody shows a certificate.`,
+    };
   }
   const ownAddress = credential.baseUrl === null || credential.baseUrl === provider.defaultBaseUrl;
   if (provider.secretField !== null && provider.nature === "vendor" && ownAddress && !credential.hasSecret) {

@@ -13,7 +13,7 @@ import { createGrantVerbs, createModelVerbs } from "./models.ts";
 import { catalogRoutes } from "./routes.ts";
 
 export { priceAt, type ProviderFacts } from "./decide.ts";
-export type { CatalogPart, Deployment, DeploymentOptions, Model, Price } from "./model.ts";
+export type { CatalogPart, Deployment, DeploymentOptions, Model, Price, Transport } from "./model.ts";
 export { createCatalogSource } from "./source.ts";
 
 /** What this domain reads of the configuration snapshot. */

@@ -10,6 +10,18 @@ export interface Credential {
   /** Includes `/v1`; null where the provider has a fixed one or none. */
   readonly baseUrl: string | null;
   readonly secret: string | null;
+  /** Null: straight to the provider, trusting the system's authorities. */
+  readonly transport: Transport | null;
+}
+
+/** How connections to a provider are made, where something other than the plain way is asked for. Its secrets live in memory only. */
+export interface Transport {
+  /** `http://[user:password@]host[:port]`; null for none. */
+  readonly proxy: string | null;
+  /** PEM certificates, trusted instead of the system's authorities; null for those. */
+  readonly ca: string | null;
+  /** PEM: what this side shows when asked for a certificate. */
+  readonly clientCertificate: { readonly cert: string; readonly key: string } | null;
 }
 
 /** What one unit of each class costs, pico-dollars. A class that is absent has no price. */

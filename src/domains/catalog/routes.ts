@@ -47,7 +47,7 @@ function credentialRoutes(credentials: CredentialVerbs, secretFields: readonly s
       id: "credentials.put",
       method: "PUT",
       path,
-      summary: "Create or change a provider's credential. The secret is write-only; omitted, it stays.",
+      summary: "Create or change a provider's credential. Secrets are write-only; omitted, they stay.",
       permission: "platform:catalog:write",
       reach: "platform",
       params,
@@ -347,6 +347,8 @@ const modelExample = { model: "example" };
 const times = { created_at: unixSeconds, updated_at: unixSeconds };
 const named = { id: z.string(), name: z.string(), display_name: z.string().nullable() };
 
+const pem = z.string().min(1).max(65_536).nullable().optional();
+
 /** A body is flat, so each provider's secret is a field by its own name. */
 function credentialBody(secretFields: readonly string[]) {
   const secret = z.string().min(1).max(16_384).nullable().optional();
@@ -355,6 +357,18 @@ function credentialBody(secretFields: readonly string[]) {
       display_name: displayName.optional(),
       provider: z.string().min(1).max(BOUNDS.nameLength).optional(),
       base_url: z.string().min(1).max(2048).nullable().optional(),
+      proxy: z
+        .string()
+        .min(1)
+        .max(2048)
+        .nullable()
+        .optional()
+        .describe(
+          "`http://[user:password@]host[:port]`, given as a whole; https goes through it by CONNECT. Environment proxies are never used.",
+        ),
+      ca: pem.describe("PEM certificates to trust for this provider, instead of the system's authorities."),
+      client_cert: pem.describe("PEM: the certificate shown to the provider, then its chain. Cleared, its key goes too."),
+      client_key: pem.describe("PEM: the key of `client_cert`, without a passphrase. Write-only."),
     })
     .extend(Object.fromEntries(secretFields.map((name) => [name, secret])));
 }
@@ -365,11 +379,29 @@ function credentialFields(body: Readonly<Record<string, string | null | undefine
     display_name: body["display_name"],
     provider: body["provider"] ?? undefined,
     base_url: body["base_url"],
+    proxy: body["proxy"],
+    ca: body["ca"],
+    client_cert: body["client_cert"],
+    client_key: body["client_key"],
     secrets: Object.fromEntries(secretFields.map((name) => [name, body[name]])),
   };
 }
 
-const credentialResult = z.object({ ...named, provider: z.string(), base_url: z.string().nullable(), has_secret: z.boolean(), ...times });
+const certificateView = z.object({
+  subject: z.string(),
+  expires_at: unixSeconds,
+  fingerprint: z.string().describe("SHA-256."),
+});
+const credentialResult = z.object({
+  ...named,
+  provider: z.string(),
+  base_url: z.string().nullable(),
+  has_secret: z.boolean(),
+  proxy: z.string().nullable().describe("Without user and password."),
+  ca_certificates: z.array(certificateView),
+  client_certificate: certificateView.nullable(),
+  ...times,
+});
 
 const tokens = z.number().int().min(1).max(100_000_000);
 const modelBody = z.strictObject({

@@ -6,6 +6,7 @@ import { groupByTenant, openName, type Present, type Source } from "../../storag
 import { type ProviderFacts, parseOptions } from "./decide.ts";
 import type { CatalogPart, Credential, Deployment, DeploymentOptions, Model, PricePeriod } from "./model.ts";
 import { type CatalogRows, type CredentialRow, type DeploymentRow, type ModelRow, readCatalog, timelinesOf } from "./store.ts";
+import { openTransport } from "./transport.ts";
 
 export interface CatalogSourceNeeds {
   readonly providers: { get(id: string): ProviderFacts | undefined };
@@ -103,6 +104,7 @@ function openCredential(keyring: TenantKeyring, row: CredentialRow): Credential 
     provider: row.provider,
     baseUrl: row.base_url,
     secret: row.secret_sealed === null ? null : keyring.open(row.secret_sealed, place).toString(),
+    transport: openTransport(keyring, row),
   };
 }
 

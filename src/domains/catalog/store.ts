@@ -44,9 +44,10 @@ export async function updateCredential(tx: TenantTransaction, id: CredentialId, 
   await tx.updateTable("credentials").set(changes).where("id", "=", id).execute();
 }
 
-/** The secret goes at once: history needs the row, not what it opened. */
+/** The secrets go at once: history needs the row, not what they opened. */
 export async function archiveCredential(tx: TenantTransaction, id: CredentialId, at: Date): Promise<void> {
-  await tx.updateTable("credentials").set({ archived_at: at, updated_at: at, secret_sealed: null }).where("id", "=", id).execute();
+  const changes = { archived_at: at, updated_at: at, secret_sealed: null, proxy_sealed: null, client_key_sealed: null };
+  await tx.updateTable("credentials").set(changes).where("id", "=", id).execute();
 }
 
 export async function isCredentialUsed(tx: TenantTransaction, id: CredentialId): Promise<boolean> {

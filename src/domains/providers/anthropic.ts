@@ -40,6 +40,7 @@ export function anthropic({ upstream }: ProviderNeeds): Provider<HttpBody> {
       stream: request.stream,
       wire: request.kind === "count" ? countWire : anthropicWire,
       secret: deployment.credential?.secret ?? null,
+      transport: deployment.credential?.transport ?? null,
       timeouts: deployment.options,
       signal,
       onSent,

@@ -1,11 +1,13 @@
-import type { IncomingHttpHeaders } from "node:http";
 import type { DispatchFailure } from "./contract.ts";
-import type { Fault } from "./dialects/wire.ts";
+import { MalformedUpstream, type Fault } from "./dialects/wire.ts";
+import type { ResponseHeaders } from "./upstream/header-block.ts";
+import { ConnectionLost } from "./upstream/endpoint.ts";
+import { CLOSED } from "./upstream/pool.ts";
 
 /** An error response as a failure. The upstream's words are kept only where the fault can be the caller's, less our secret. */
 export function failureOfStatus(
   status: number,
-  headers: IncomingHttpHeaders,
+  headers: ResponseHeaders,
   fault: Fault,
   secret: string | null,
   now: number,
@@ -23,40 +25,32 @@ export function failureOfStatus(
 }
 
 /** A failure that a response of status 200 reported inside its body. Where the body names no status it counts as 502. */
-export function failureOfFault(fault: Fault, headers: IncomingHttpHeaders, secret: string | null, now: number): DispatchFailure {
+export function failureOfFault(fault: Fault, headers: ResponseHeaders, secret: string | null, now: number): DispatchFailure {
   return failureOfStatus(fault.status ?? 502, headers, fault, secret, now);
 }
 
 /** A transport error before the first frame. `answered`: headers had come, so work was done and its answer was cut. */
 export function failureOfTransport(error: Error, answered: boolean): DispatchFailure {
-  const code = "code" in error && typeof error.code === "string" ? error.code : "";
-  if (code === "UND_ERR_CONNECT_TIMEOUT") return { kind: "timeout", phase: "connect" };
-  if (code === "UND_ERR_CLOSED" || code === "UND_ERR_DESTROYED" || code === "UND_ERR_INVALID_ARG") return { kind: "unavailable" };
-  if (answered || error.name === "HTTPParserError" || NOT_HTTP.has(code)) return { kind: "malformed" };
-  return { kind: "connect" };
+  if (error === CLOSED && !answered) return { kind: "unavailable" };
+  return answered || error instanceof MalformedUpstream ? { kind: "malformed" } : { kind: "connect" };
 }
 
-/** What a log may hold of a transport error: never the bytes that undici's parser errors carry. */
+/** What a log may hold of a transport error: our own words, else its name and code, never what it carries. */
 export function causeOfTransport(error: Error): Error {
+  if (error instanceof MalformedUpstream || error instanceof ConnectionLost) return error;
   const code = "code" in error && typeof error.code === "string" ? ` ${error.code}` : "";
   return new Error(`transport: ${error.name}${code}`);
 }
 
 /** 401, 402 and 403 speak of the platform's account, 407 of its network. */
 const ABOUT_OUR_ACCOUNT: ReadonlySet<number> = new Set([401, 402, 403, 407]);
-const NOT_HTTP: ReadonlySet<string> = new Set([
-  "UND_ERR_HEADERS_OVERFLOW",
-  "UND_ERR_RES_CONTENT_LENGTH_MISMATCH",
-  "UND_ERR_RESPONSE",
-  "UND_ERR_INVALID_RETURN_VALUE",
-]);
 
 /** A pause longer than this is not believed. */
 const MAX_RETRY_AFTER_SECONDS = 24 * 3600;
 
-function retryAfterSeconds(headers: IncomingHttpHeaders, now: number): number | null {
-  const milliseconds = Number(headers["retry-after-ms"] ?? Number.NaN);
-  const given = headers["retry-after"];
+function retryAfterSeconds(headers: ResponseHeaders, now: number): number | null {
+  const milliseconds = Number(headers.get("retry-after-ms") ?? Number.NaN);
+  const given = headers.get("retry-after");
   const seconds = Number.isFinite(milliseconds)
     ? milliseconds / 1000
     : given === undefined

@@ -83,6 +83,7 @@ async function send(dispatch: Dispatch, rendered: HttpBody, target: Target, upst
     stream: request.stream,
     wire: openaiWire,
     secret: deployment.credential?.secret ?? null,
+    transport: deployment.credential?.transport ?? null,
     timeouts: deployment.options,
     signal,
     onSent,

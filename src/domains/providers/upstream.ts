@@ -1,26 +1,34 @@
-import type { IncomingHttpHeaders } from "node:http";
-import { Pool, type Dispatcher } from "undici";
+import { createHash } from "node:crypto";
 import { BOUNDS } from "../../kernel/bounds.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { Frame, ResponseBody } from "../../kernel/frame.ts";
 import { Problem } from "../../kernel/problem.ts";
+import type { Transport } from "../catalog/index.ts";
 import { DispatchError, type DispatchFailure } from "./contract.ts";
 import { MalformedUpstream, UpstreamFault, type StreamDecoder, type Wire } from "./dialects/wire.ts";
 import { causeOfTransport, failureOfFault, failureOfStatus, failureOfTransport } from "./failure.ts";
 import { FramePipe, type FrameSource } from "./frames.ts";
+import type { Connection } from "./upstream/connection.ts";
+import { Deadlines } from "./upstream/deadlines.ts";
+import { Endpoint } from "./upstream/endpoint.ts";
+import type { ResponseHead, ResponseHeaders } from "./upstream/header-block.ts";
+import { createLook, Pool, type PooledUser, type PoolNeeds } from "./upstream/pool.ts";
+import { requestHead } from "./upstream/request-head.ts";
 
 /** One request to an upstream. */
 interface UpstreamRequest {
   readonly origin: string;
   /** Path and query. */
   readonly path: string;
-  /** Names and values in turn, as undici takes them. */
-  readonly headers: string[];
+  /** Names and values in turn. The same array for every request of a deployment: what is made of it is kept by it. */
+  readonly headers: readonly string[];
   readonly body: Buffer;
   readonly stream: boolean;
   readonly wire: Wire;
   /** Cut out of whatever the upstream says. */
   readonly secret: string | null;
+  /** Null: straight to the origin, with the system's authorities. */
+  readonly transport: Transport | null;
   readonly timeouts: UpstreamTimeouts;
   readonly signal: AbortSignal;
   readonly onSent: () => void;
@@ -47,101 +55,132 @@ export interface UpstreamClient {
 }
 
 /**
- * The client of every HTTP upstream: one pool of keep-alive connections per origin, raw handlers, no promise per frame.
- * Redirects are never followed, proxy variables never read, bodies never decompressed.
+ * The client of every HTTP upstream: HTTP/1.1 over plain sockets, kept-alive connections per origin and credential, one
+ * write a request, no promise per frame. Redirects are never followed, proxy variables never read, bodies never
+ * decompressed, requests never pipelined and never sent twice.
  */
-export function createUpstreamClient(needs: { readonly clock: Clock }): UpstreamClient {
-  const pools = new Map<string, CountedPool>();
+export function createUpstreamClient({ clock }: { readonly clock: Clock }): UpstreamClient {
+  const pools = new Pools({ clock, deadlines: new Deadlines(clock), afterLook: createLook() });
   return {
     request: (request) => {
       if (request.signal.aborted) return Promise.reject(new DispatchError({ kind: "aborted" }));
-      const pool = poolFor(pools, request);
-      if (pool === null) return Promise.reject(new DispatchError({ kind: "unavailable" }));
-      return new Promise((resolve, reject) => new Exchange(request, pool, needs.clock, resolve, reject).start());
+      const way = pools.wayOf(request);
+      if (way === null) return Promise.reject(new DispatchError({ kind: "unavailable" }));
+      return new Promise((resolve, reject) => new Exchange(request, way, clock, resolve, reject).start());
     },
-    close: async () => {
-      const closing = [...pools.values()].map((counted) => counted.pool.destroy());
-      pools.clear();
-      await Promise.all(closing);
-    },
+    close: async () => pools.close(),
   };
 }
 
-/** Origins with live connections; the pool that was used longest ago and is idle makes room for a new one. */
+/** Endpoints with live connections; the pool that was used longest ago and is idle makes room for a new one. */
 const MAX_POOLS = 256;
-/** Connections, and so dispatches, per origin. The pool queues nothing: waiting is the fair queue's. */
-const MAX_CONNECTIONS_PER_ORIGIN = 1024;
+/** Kept for one array of headers. */
+const MAX_PATHS = 8;
 
-interface CountedPool {
+/** What a deployment's requests to one path have in common. */
+interface Way {
+  readonly origin: string;
   readonly pool: Pool;
-  inFlight: number;
+  readonly head: Buffer;
+  readonly deadlines: Deadlines;
 }
 
-/** A pool has one connect timeout, so origins with different ones have a pool each; null when every place is taken. */
-function poolFor(pools: Map<string, CountedPool>, request: UpstreamRequest): CountedPool | null {
-  const key = `${request.timeouts.connectTimeoutMs} ${request.origin}`;
-  const known = pools.get(key);
-  if (known !== undefined) {
-    pools.delete(key);
-    pools.set(key, known);
-    return known.inFlight < MAX_CONNECTIONS_PER_ORIGIN ? known : null;
+class Pools {
+  readonly #needs: PoolNeeds;
+  readonly #pools = new Map<string, Pool>();
+  /** By the headers that a deployment's requests share, then by path. */
+  readonly #ways = new WeakMap<readonly string[], Map<string, Way>>();
+  #isClosed = false;
+
+  constructor(needs: PoolNeeds) {
+    this.#needs = needs;
   }
-  if (pools.size >= MAX_POOLS && !evictIdle(pools)) return null;
-  const pool = new Pool(request.origin, {
-    connections: MAX_CONNECTIONS_PER_ORIGIN,
-    pipelining: 1,
-    allowH2: false,
-    connect: { timeout: request.timeouts.connectTimeoutMs },
-    headersTimeout: 0,
-    bodyTimeout: 0,
-  });
-  const made = { pool, inFlight: 0 };
-  pools.set(key, made);
-  return made;
-}
 
-function evictIdle(pools: Map<string, CountedPool>): boolean {
-  for (const [key, counted] of pools) {
-    if (counted.inFlight > 0) continue;
-    pools.delete(key);
-    void counted.pool.close();
+  /** Null when every place is taken, the client is closed, or the request is none that HTTP can carry. */
+  wayOf(request: UpstreamRequest): Way | null {
+    const { origin, path, headers } = request;
+    const ways = this.#ways.get(headers);
+    const known = ways?.get(path);
+    if (known?.pool.isClosed === false && known.origin === origin) return known;
+    const made = this.#isClosed ? null : this.#makeWay(request);
+    if (made === null) return null;
+    if (ways === undefined || ways.size >= MAX_PATHS) this.#ways.set(headers, new Map([[path, made]]));
+    else ways.set(path, made);
+    return made;
+  }
+
+  #makeWay({ origin, path, transport, secret, headers }: UpstreamRequest): Way | null {
+    const endpoint = new Endpoint(origin, transport);
+    const head = requestHead(endpoint, path, headers);
+    const pool = head === null ? null : this.#poolFor(poolKey(origin, transport, secret), endpoint);
+    return head === null || pool === null ? null : { origin, pool, head, deadlines: this.#needs.deadlines };
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    for (const pool of this.#pools.values()) pool.close();
+    this.#pools.clear();
+  }
+
+  #poolFor(key: string, endpoint: Endpoint): Pool | null {
+    const known = this.#pools.get(key);
+    if (known !== undefined) return known;
+    if (this.#pools.size >= MAX_POOLS && !this.#evictIdle()) return null;
+    const pool = new Pool(endpoint, this.#needs);
+    this.#pools.set(key, pool);
+    return pool;
+  }
+
+  #evictIdle(): boolean {
+    let oldest: [string, Pool] | null = null;
+    for (const each of this.#pools) if (each[1].isIdle && each[1].usedAt < (oldest?.[1].usedAt ?? Infinity)) oldest = each;
+    if (oldest === null) return false;
+    this.#pools.delete(oldest[0]);
+    oldest[1].close();
     return true;
   }
-  return false;
+}
+
+/** Credentials that differ in anything share no connection: not in their proxy, authorities or certificate, and not in their secret. */
+function poolKey(origin: string, transport: Transport | null, secret: string | null): string {
+  return createHash("sha256")
+    .update(JSON.stringify([origin, transport, secret]))
+    .digest("base64");
 }
 
 type Phase = "connecting" | "waiting" | "whole" | "fault" | "streaming" | "draining" | "over";
 
 /** One dispatch from its first byte to its last. */
-class Exchange implements Dispatcher.DispatchHandler, FrameSource {
+class Exchange implements PooledUser, FrameSource {
   readonly #request: UpstreamRequest;
-  readonly #pool: CountedPool;
+  readonly #way: Way;
   readonly #clock: Clock;
   readonly #resolve: (answer: UpstreamAnswer) => void;
   readonly #reject: (error: DispatchError) => void;
   readonly #startedAt: number;
   #phase: Phase = "connecting";
-  #controller: Dispatcher.DispatchController | null = null;
-  #timer: NodeJS.Timeout | null = null;
+  /** Null before the first is found, and once it is no longer this exchange's. */
+  #connection: Connection | null = null;
   #pipe: FramePipe | null = null;
   #decoder: StreamDecoder | null = null;
   #status = 0;
-  #headers: IncomingHttpHeaders = {};
+  #headers: ResponseHeaders = NO_HEADERS;
+  /** Decoded from the read of the socket that goes on. */
+  #frames: Frame[] = [];
   #chunks: Buffer[] = [];
   #bytes = 0;
   #lastChunkAt = 0;
   #paused = false;
-  #released = false;
 
   constructor(
     request: UpstreamRequest,
-    pool: CountedPool,
+    way: Way,
     clock: Clock,
     resolve: (answer: UpstreamAnswer) => void,
     reject: (error: DispatchError) => void,
   ) {
     this.#request = request;
-    this.#pool = pool;
+    this.#way = way;
     this.#clock = clock;
     this.#resolve = resolve;
     this.#reject = reject;
@@ -149,29 +188,30 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
   }
 
   start(): void {
-    const { path, headers, body, signal } = this.#request;
-    this.#pool.inFlight++;
+    const { signal, body } = this.#request;
+    const { pool, head, deadlines } = this.#way;
     signal.addEventListener("abort", this.#onAbort);
-    this.#arm();
-    this.#pool.pool.dispatch({ path, method: "POST", headers, body }, this);
+    deadlines.sooner(this.deadline());
+    if (!pool.request(this, { head, body })) this.#fail({ kind: "unavailable" });
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller;
-    if (this.#phase !== "connecting") return controller.abort(STOPPED);
+  onConnection(connection: Connection): void {
+    this.#connection = connection;
+  }
+
+  onSent(): void {
     this.#enter("waiting");
     this.#request.onSent();
   }
 
-  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
-    if (status < 200 || this.#phase !== "waiting") return;
+  onHead({ status, headers }: ResponseHead): void {
     this.#status = status;
     this.#headers = headers;
     if (status >= 300) return this.#enter("fault");
-    const encoding = headers["content-encoding"];
+    const encoding = headers.get("content-encoding");
     if (encoding !== undefined && encoding !== "identity")
       return this.#fail({ kind: "malformed" }, new MalformedUpstream("a compressed body"));
-    const type = (headers["content-type"] ?? "").toLowerCase();
+    const type = (headers.get("content-type") ?? "").toLowerCase();
     if (this.#request.stream) {
       if (!type.startsWith(this.#request.wire.streamContentType))
         return this.#fail({ kind: "malformed" }, new MalformedUpstream("not a stream"));
@@ -179,12 +219,12 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
       return;
     }
     if (!type.includes("json")) return this.#fail({ kind: "malformed" }, new MalformedUpstream("not JSON"));
-    if (Number(headers["content-length"] ?? 0) > BOUNDS.responseBytes)
+    if (Number(headers.get("content-length") ?? 0) > BOUNDS.responseBytes)
       return this.#fail({ kind: "malformed" }, new MalformedUpstream("the body is too large"));
     this.#enter("whole");
   }
 
-  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  onBody(chunk: Buffer): void {
     switch (this.#phase) {
       case "waiting":
       case "streaming":
@@ -209,8 +249,12 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
     }
   }
 
-  onResponseEnd(): void {
-    this.#release();
+  onRead(): void {
+    if (this.#frames.length > 0) this.#deliver();
+  }
+
+  onEnd(): void {
+    this.#connection = null;
     switch (this.#phase) {
       case "waiting":
       case "streaming":
@@ -233,8 +277,8 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
     }
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
-    this.#release();
+  onLost(error: Error): void {
+    this.#connection = null;
     if (this.#phase === "fault") return this.#finishFault();
     if (this.#phase === "draining") return this.#settle();
     if (this.#phase !== "over") this.#fail(failureOfTransport(error, this.#status !== 0), causeOfTransport(error));
@@ -242,13 +286,13 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
 
   pause(): void {
     this.#paused = true;
-    this.#controller?.pause();
+    this.#connection?.pause();
   }
 
   resume(): void {
     this.#paused = false;
     this.#lastChunkAt = this.#clock.monotonic();
-    this.#controller?.resume();
+    this.#connection?.resume();
   }
 
   stop(): void {
@@ -267,21 +311,23 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
   #decode(read: (decoder: StreamDecoder, frames: Frame[]) => "more" | "done"): void {
     const decoder = this.#decoder;
     if (decoder === null) return;
-    const frames: Frame[] = [];
     let state: "more" | "done" = "more";
     let fault: unknown = null;
     try {
-      state = read(decoder, frames);
+      state = read(decoder, this.#frames);
     } catch (thrown) {
       fault = thrown;
     }
-    if (frames.length > 0) this.#deliver(frames);
+    if (fault === null && state === "more") return;
+    if (this.#frames.length > 0) this.#deliver();
     if (!this.#isOpen()) return;
     if (fault !== null) this.#failDecoding(fault);
-    else if (state === "done") this.#finishStream();
+    else this.#finishStream();
   }
 
-  #deliver(frames: Frame[]): void {
+  #deliver(): void {
+    const frames = this.#frames;
+    this.#frames = [];
     if (this.#pipe === null) {
       this.#pipe = new FramePipe(this);
       this.#enter("streaming");
@@ -295,10 +341,10 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
   /** The end was said: the response is complete. What the upstream still sends is read for a moment, so that the connection can be kept. */
   #finishStream(): void {
     this.#bytes = 0;
-    this.#enter(this.#released ? "over" : "draining");
     this.#request.signal.removeEventListener("abort", this.#onAbort);
-    if (this.#released) this.#settle();
-    else if (this.#paused) this.resume();
+    if (this.#connection === null) this.#settle();
+    else this.#enter("draining");
+    if (this.#paused) this.resume();
     this.#pipe?.end({ kind: "complete" });
   }
 
@@ -347,38 +393,26 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
   }
 
   #cut(): void {
+    const connection = this.#connection;
+    this.#connection = null;
     this.#settle();
-    if (!this.#released) this.#controller?.abort(STOPPED);
+    connection?.destroy();
   }
 
   #settle(): void {
     this.#phase = "over";
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
     this.#chunks = [];
+    this.#frames = [];
     this.#request.signal.removeEventListener("abort", this.#onAbort);
-  }
-
-  /** undici is done with the connection. */
-  #release(): void {
-    if (this.#released) return;
-    this.#released = true;
-    this.#pool.inFlight--;
   }
 
   #enter(phase: Phase): void {
     this.#phase = phase;
     if (phase === "draining") this.#lastChunkAt = this.#clock.monotonic();
-    this.#arm();
+    this.#way.deadlines.sooner(this.deadline());
   }
 
-  /** One timer for the nearest deadline; when it fires early, because chunks have come since, it is set again. */
-  #arm(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = this.#phase === "over" ? null : setTimeout(onTimer, Math.max(1, this.#deadline() - this.#clock.monotonic()), this);
-  }
-
-  #deadline(): number {
+  deadline(): number {
     const { connectTimeoutMs, firstTokenTimeoutMs, idleTimeoutMs, totalTimeoutMs } = this.#request.timeouts;
     const total = this.#startedAt + totalTimeoutMs;
     if (this.#phase === "connecting") return Math.min(total, this.#startedAt + connectTimeoutMs);
@@ -387,18 +421,12 @@ class Exchange implements Dispatcher.DispatchHandler, FrameSource {
     return Math.min(total, (this.#paused ? this.#clock.monotonic() : this.#lastChunkAt) + idleTimeoutMs);
   }
 
-  onTimer(): void {
-    const now = this.#clock.monotonic();
-    if (now < this.#deadline()) return this.#arm();
+  expire(now: number): void {
     if (this.#phase === "draining") return this.#cut();
     if (this.#phase === "fault") return this.#finishFault();
     const isTotal = now >= this.#startedAt + this.#request.timeouts.totalTimeoutMs;
     this.#fail({ kind: "timeout", phase: isTotal ? "total" : this.#phase === "connecting" ? "connect" : "first_token" });
   }
-}
-
-function onTimer(exchange: Exchange): void {
-  exchange.onTimer();
 }
 
 function joined(chunks: readonly Buffer[]): Buffer {
@@ -407,9 +435,9 @@ function joined(chunks: readonly Buffer[]): Buffer {
 }
 
 /** The upstream's id of the request, if it is a plain short word. */
-function requestIdOf(headers: IncomingHttpHeaders): string | null {
-  const id = headers["x-request-id"] ?? headers["request-id"];
-  return typeof id === "string" && /^[\x21-\x7e]{1,200}$/.test(id) ? id : null;
+function requestIdOf(headers: ResponseHeaders): string | null {
+  const id = headers.get("x-request-id") ?? headers.get("request-id");
+  return id !== undefined && /^[\x21-\x7e]{1,200}$/.test(id) ? id : null;
 }
 
 /** Of an error response, as much as is read, bytes. */
@@ -417,4 +445,4 @@ const MAX_FAULT_BYTES = 64 * 1024;
 /** What may follow the end of a stream before the connection is cut rather than kept: bytes, and ms. */
 const MAX_DRAIN_BYTES = 64 * 1024;
 const DRAIN_MS = 1000;
-const STOPPED = new Error("stopped by us");
+const NO_HEADERS: ResponseHeaders = new Map();

@@ -129,6 +129,10 @@ export interface CredentialsTable extends Named {
   base_url: Nullable<string>;
   secret_sealed: Nullable<Buffer>;
   secret_version: Generated<number>;
+  proxy_sealed: Nullable<Buffer>;
+  ca: Nullable<string>;
+  client_cert: Nullable<string>;
+  client_key_sealed: Nullable<Buffer>;
 }
 
 export interface ModelsTable extends Named {

@@ -12,7 +12,7 @@ import {
 } from "../../../kernel/ids.ts";
 import { systemRandom } from "../../../kernel/random.ts";
 import type { JsonObject } from "../../../kernel/request.ts";
-import type { Deployment, DeploymentOptions, Model } from "../../catalog/index.ts";
+import type { Deployment, DeploymentOptions, Model, Transport } from "../../catalog/index.ts";
 import type { Dispatch } from "../contract.ts";
 import { parseChatCompletion } from "../dialects/openai/request.ts";
 
@@ -22,6 +22,7 @@ export interface DeploymentFacts {
   readonly provider: string;
   readonly baseUrl?: string;
   readonly secret?: string;
+  readonly transport?: Transport;
   readonly options?: Partial<DeploymentOptions>;
   readonly model?: Partial<Model>;
 }
@@ -48,7 +49,14 @@ export function deploymentOf(facts: DeploymentFacts): Deployment {
     credential:
       facts.baseUrl === undefined
         ? null
-        : { id: newId<CredentialId>(), name: "account", provider: facts.provider, baseUrl: facts.baseUrl, secret: facts.secret ?? null },
+        : {
+            id: newId<CredentialId>(),
+            name: "account",
+            provider: facts.provider,
+            baseUrl: facts.baseUrl,
+            secret: facts.secret ?? null,
+            transport: facts.transport ?? null,
+          },
     upstreamModel: "upstream-model",
     region: null,
     prices: [{ from: 0, price: { version: newId<PriceVersion>(), source: "free", rates: {} } }],
