@@ -7,6 +7,7 @@ import type { SnapshotStore } from "../../storage/snapshot/index.ts";
 import { type Allow, createAllow } from "./allow.ts";
 import { type Authenticate, createAuthenticate } from "./authenticate.ts";
 import type { IdentityPart } from "./model.ts";
+import { createPresentedKeys, type PresentedKeys } from "./presented.ts";
 import { type IdentityRoutesNeeds, identityRoutes } from "./routes.ts";
 import { createKeyVerbs, type KeyVerbs } from "./service.ts";
 import { openSession } from "./session.ts";
@@ -15,6 +16,7 @@ import { ownerInDirectory } from "./store.ts";
 export type { Allow } from "./allow.ts";
 export type { Authenticate } from "./authenticate.ts";
 export type { Allowed, IdentityPart, Principal, Proofs, Session } from "./model.ts";
+export type { PresentedKey } from "./presented.ts";
 export { pepperOf } from "./pepper.ts";
 export { PERMISSIONS, ROLES, type Permission, type Role } from "./permissions.ts";
 export { type KeyVerbs, mintAdminKey } from "./service.ts";
@@ -48,6 +50,7 @@ export interface Identity {
   readonly allow: Allow;
   readonly openSession: typeof openSession;
   readonly keys: KeyVerbs;
+  readonly presented: PresentedKeys;
   readonly routes: ReturnType<typeof identityRoutes>;
 }
 
@@ -68,6 +71,7 @@ export function createIdentity(needs: IdentityNeeds): Identity {
     allow: createAllow((tenant) => partsOf(tenant)?.tenants.tenant.status),
     openSession,
     keys,
+    presented: createPresentedKeys(needs.pepper, needs.database),
     routes: identityRoutes({ keys, projectOf: needs.projectOf }),
   };
 }

@@ -72,3 +72,18 @@ export function ownerInDirectory(database: Database, id: KeyId): Promise<TenantI
     return row?.tenant_id;
   });
 }
+
+/** Of keys of any state and any tenant. */
+export function readKeyHashes(database: Database, ids: readonly KeyId[]): Promise<Pick<KeyRow, "id" | "tenant_id" | "hash">[]> {
+  if (ids.length === 0) return Promise.resolve([]);
+  return database.forSystem("key-lookup", (tx) =>
+    tx
+      .selectFrom("key_directory")
+      .innerJoin("api_keys", (join) =>
+        join.onRef("api_keys.tenant_id", "=", "key_directory.tenant_id").onRef("api_keys.id", "=", "key_directory.key_id"),
+      )
+      .select(["api_keys.id", "api_keys.tenant_id", "api_keys.hash"])
+      .where("key_directory.key_id", "in", ids)
+      .execute(),
+  );
+}

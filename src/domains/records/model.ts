@@ -23,6 +23,8 @@ export interface AuditRow {
 /** As the API shows it. */
 export interface AuditView {
   readonly id: string;
+  /** Its place in the trail: 1, 2, 3 … without gaps. */
+  readonly sequence: number;
   readonly actor: string;
   readonly actor_kind: string;
   readonly action: string;
@@ -32,6 +34,10 @@ export interface AuditView {
   readonly request_id: string | null;
   readonly remote_address: string | null;
   readonly status: number;
+  /** How many times: more than one where refusals of one minute are one row. */
+  readonly count: number;
   /** Unix seconds. */
   readonly at: number;
+  /** SHA-256 over the row and the hash of the row before it, hexadecimal. */
+  readonly hash: string;
 }
