@@ -1,3 +1,4 @@
+import { capacityRoutes } from "../src/domains/capacity/routes.ts";
 import { catalogRoutes } from "../src/domains/catalog/routes.ts";
 import { identityRoutes } from "../src/domains/identity/routes.ts";
 import { meteringRoutes } from "../src/domains/metering/routes.ts";
@@ -14,6 +15,7 @@ export function routeTable(): AnyRoute[] {
     ...tenantsRoutes(absent()),
     ...identityRoutes(absent()),
     ...catalogRoutes(catalog as Parameters<typeof catalogRoutes>[0]),
+    ...capacityRoutes(absent()),
     ...meteringRoutes(absent()),
     ...recordsRoutes(absent()),
   ];
@@ -41,7 +43,8 @@ export const BESIDE_THE_TABLE: Readonly<Record<string, string>> = {
   "GET /metrics": "a platform key with platform:metrics:read",
   "POST /v1/chat/completions": "a key with models:call; the fields are in [chat-completions.md](chat-completions.md)",
   "POST /v1/messages": "a key with models:call; Anthropic's Messages API, the fields are in [messages.md](messages.md)",
-  "POST /v1/messages/count_tokens": "a key with models:call; nothing is billed, and the header `x-atrium-token-count` says `exact` or `estimated`",
+  "POST /v1/messages/count_tokens":
+    "a key with models:call; nothing is billed, and the header `x-atrium-token-count` says `exact` or `estimated`",
   "GET /v1/models": "a key with models:call, for the models it may use",
   "GET /v1/models/*": "a key with models:call, for the models it may use",
   "GET /admin/v1/openapi.json": "any valid key",

@@ -13,7 +13,16 @@ import { Settler } from "./settle.ts";
 import { Speeds } from "./speeds.ts";
 import { factsOf, PRICE, silent, TestClock } from "./testing/facts.ts";
 import { ScriptedJournal } from "./testing/scripted-journal.ts";
-import { deltaFrame, doneFrame, ScriptedStream, stopFrame, streamed, type TestFrame, usageFrame, whole } from "./testing/scripted-stream.ts";
+import {
+  deltaFrame,
+  doneFrame,
+  ScriptedStream,
+  stopFrame,
+  streamed,
+  type TestFrame,
+  usageFrame,
+  whole,
+} from "./testing/scripted-stream.ts";
 
 /** One attempt from hold to end over a scripted journal, with every promise of the meter checked at each delivery. */
 class Attempt {
@@ -320,7 +329,12 @@ test("a count uses nothing and settles once it is durable", async () => {
   const clock = new TestClock();
   const speeds = new Speeds();
   const settler = new Settler({ journal, clock, speeds, log: silent, settled() {} });
-  const held = hold(factsOf({ kind: "count", bound: { input: 0, output: 0, certainty: "proof" } }), PRICE, { journal, clock, speeds, voided() {} });
+  const held = hold(factsOf({ kind: "count", bound: { input: 0, output: 0, certainty: "proof" } }), PRICE, {
+    journal,
+    clock,
+    speeds,
+    voided() {},
+  });
   journal.commit();
   const response = { ...streamed(new ScriptedStream()), body: { kind: "count", count: { tokens: 12, exact: true } } };
   const metered = meter(response as Parameters<typeof meter>[0], await held, { journal, clock, settler });
@@ -332,7 +346,10 @@ test("a count uses nothing and settles once it is durable", async () => {
   const { body, settled } = await metered;
   assert.deepEqual(body, { kind: "count", count: { tokens: 12, exact: true } });
   const { settlement } = await settled;
-  assert.deepEqual([settlement.usage, settlement.cost, settlement.charge, settlement.estimated], [{ tokens: NO_TOKENS, source: "reported" }, 0n, 0n, false]);
+  assert.deepEqual(
+    [settlement.usage, settlement.cost, settlement.charge, settlement.estimated],
+    [{ tokens: NO_TOKENS, source: "reported" }, 0n, 0n, false],
+  );
 });
 
 test("a usage report that nothing followed is charged as it is, also when the answer then breaks off", async () => {

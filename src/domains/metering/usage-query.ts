@@ -72,26 +72,28 @@ export async function usageGroups(
     wanted ? sql<T | null>`${sql.ref(column)}` : sql<T | null>`null::${sql.raw(type)}`;
   const sample = (wanted: boolean, column: string) =>
     wanted ? sql<Buffer | null>`(array_agg(${sql.ref(column)}))[1]` : sql<Buffer | null>`null::bytea`;
-  let query = filtered(tx, filter).where("kind", "<>", "count").select([
-    bucket.as("bucket"),
-    one<TenantId>(withTenant, "tenant_id", "uuid").as("tenant"),
-    one<ProjectId>(has("project"), "project_id", "uuid").as("project"),
-    one<KeyId>(has("key"), "key_id", "text").as("key"),
-    one<ModelId>(has("model"), "model_id", "uuid").as("model"),
-    one<DeploymentId>(has("deployment"), "deployment_id", "uuid").as("deployment"),
-    one<Buffer>(has("feature"), "feature_index", "bytea").as("featureIndex"),
-    one<Buffer>(has("user"), "user_index", "bytea").as("userIndex"),
-    sample(has("model"), "model_requested_sealed").as("modelSealed"),
-    sample(has("feature"), "feature_sealed").as("featureSealed"),
-    sample(has("user"), "user_sealed").as("userSealed"),
-    sql<number>`count(*)`.as("attempts"),
-    sql<number>`count(*) filter (where status <> 'failed')`.as("requests"),
-    sql<number>`count(*) filter (where estimated)`.as("estimated"),
-    sql<number>`count(*) filter (where dispatch_unknown)`.as("dispatchUnknown"),
-    ...TOKEN_CLASSES.map((tokenClass) => sql<number>`coalesce(sum(${sql.ref(tokenClass)}), 0)::bigint`.as(tokenClass)),
-    sql<PicoDollars>`coalesce(sum(cost), 0)`.as("cost"),
-    sql<PicoDollars>`coalesce(sum(charge), 0)`.as("charge"),
-  ]);
+  let query = filtered(tx, filter)
+    .where("kind", "<>", "count")
+    .select([
+      bucket.as("bucket"),
+      one<TenantId>(withTenant, "tenant_id", "uuid").as("tenant"),
+      one<ProjectId>(has("project"), "project_id", "uuid").as("project"),
+      one<KeyId>(has("key"), "key_id", "text").as("key"),
+      one<ModelId>(has("model"), "model_id", "uuid").as("model"),
+      one<DeploymentId>(has("deployment"), "deployment_id", "uuid").as("deployment"),
+      one<Buffer>(has("feature"), "feature_index", "bytea").as("featureIndex"),
+      one<Buffer>(has("user"), "user_index", "bytea").as("userIndex"),
+      sample(has("model"), "model_requested_sealed").as("modelSealed"),
+      sample(has("feature"), "feature_sealed").as("featureSealed"),
+      sample(has("user"), "user_sealed").as("userSealed"),
+      sql<number>`count(*)`.as("attempts"),
+      sql<number>`count(*) filter (where status <> 'failed')`.as("requests"),
+      sql<number>`count(*) filter (where estimated)`.as("estimated"),
+      sql<number>`count(*) filter (where dispatch_unknown)`.as("dispatchUnknown"),
+      ...TOKEN_CLASSES.map((tokenClass) => sql<number>`coalesce(sum(${sql.ref(tokenClass)}), 0)::bigint`.as(tokenClass)),
+      sql<PicoDollars>`coalesce(sum(cost), 0)`.as("cost"),
+      sql<PicoDollars>`coalesce(sum(charge), 0)`.as("charge"),
+    ]);
   const columns = GROUP_COLUMNS.filter(([dimension]) => has(dimension) || (withTenant && dimension === "tenant")).map(
     ([, column]) => sql`${sql.ref(column)}`,
   );

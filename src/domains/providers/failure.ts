@@ -4,16 +4,16 @@ import type { ResponseHeaders } from "./upstream/header-block.ts";
 import { ConnectionLost } from "./upstream/endpoint.ts";
 import { CLOSED } from "./upstream/pool.ts";
 
-/** An error response as a failure. The upstream's words are kept only where the fault can be the caller's, less our secret. */
+/** An error response as a failure. The upstream's words are kept only where the fault can be the caller's, less our secrets. */
 export function failureOfStatus(
   status: number,
   headers: ResponseHeaders,
   fault: Fault,
-  secret: string | null,
+  secrets: readonly string[],
   now: number,
 ): DispatchFailure {
   const isCallers = status >= 400 && status < 500 && !ABOUT_OUR_ACCOUNT.has(status);
-  const told = (text: string | null): string | null => (isCallers && text !== null ? redact(text, secret) : null);
+  const told = (text: string | null): string | null => (isCallers && text !== null ? redact(text, secrets) : null);
   return {
     kind: "status",
     status,
@@ -25,8 +25,8 @@ export function failureOfStatus(
 }
 
 /** A failure that a response of status 200 reported inside its body. Where the body names no status it counts as 502. */
-export function failureOfFault(fault: Fault, headers: ResponseHeaders, secret: string | null, now: number): DispatchFailure {
-  return failureOfStatus(fault.status ?? 502, headers, fault, secret, now);
+export function failureOfFault(fault: Fault, headers: ResponseHeaders, secrets: readonly string[], now: number): DispatchFailure {
+  return failureOfStatus(fault.status ?? 502, headers, fault, secrets, now);
 }
 
 /** A transport error before the first frame. `answered`: headers had come, so work was done and its answer was cut. */
@@ -61,8 +61,10 @@ function retryAfterSeconds(headers: ResponseHeaders, now: number): number | null
   return Number.isFinite(seconds) && seconds >= 0 ? Math.min(Math.ceil(seconds), MAX_RETRY_AFTER_SECONDS) : null;
 }
 
-function redact(text: string, secret: string | null): string {
-  const without = secret === null || secret.length < MIN_SECRET_LENGTH ? text : text.replaceAll(secret, "[redacted]");
+function redact(text: string, secrets: readonly string[]): string {
+  const without = secrets
+    .filter((secret) => secret.length >= MIN_SECRET_LENGTH)
+    .reduce((rest, secret) => rest.replaceAll(secret, "[redacted]"), text);
   return without.replace(/\b(?:(?:sk|xai|pplx|csk)-|gsk_|fw_|Bearer\s+)[A-Za-z0-9_*.-]{8,}/g, "[redacted]");
 }
 

@@ -4,7 +4,7 @@ import { Problem } from "../../kernel/problem.ts";
 import type { ModelRequest } from "../../kernel/request.ts";
 import type { Deployment } from "../catalog/index.ts";
 import { countableOf, type Countable } from "./count/countable.ts";
-import { encodingOf } from "./count/count.ts";
+import { encodingOf, imageTokensOf } from "./count/count.ts";
 import type { CountOrder } from "./count/counter.ts";
 import type { Dispatch, HttpBody, Provider, ProviderResponse, RenderValues } from "./contract.ts";
 import { bound, type BoundRule } from "./dialects/openai/bound.ts";
@@ -45,12 +45,8 @@ export function openaiCompatible(data: OpenAiCompatible): (needs: ProviderNeeds)
   const takes: Extensions = { ...NO_EXTENSIONS, ...data.takes };
   const { defaultBaseUrl } = data;
   const targetOf = createTargets({ defaultBaseUrl, streamContentType: openaiWire.streamContentType, authenticate });
-  const render = (
-    request: ModelRequest,
-    { upstreamModel }: Deployment,
-    { outputBound, cacheSalt }: RenderValues,
-  ): HttpBody | Countable => {
-    if (request.kind === "count") return countableOf(request.chat(), data.bound.image);
+  const render = (request: ModelRequest, { upstreamModel }: Deployment, { outputBound, cacheSalt }: RenderValues): HttpBody | Countable => {
+    if (request.kind === "count") return countableOf(request.chat(), data.bound.image === null ? null : imageTokensOf(upstreamModel));
     const said = requestIn("openai", request, takes);
     return { body: upstreamBody(said, data.body, { upstreamModel, outputBound, cacheSalt }), unknownFields: unknownFields(said, FIELDS) };
   };

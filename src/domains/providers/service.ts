@@ -16,10 +16,10 @@ export interface Providers {
   /** In order of id. */
   list(): readonly Provider[];
   /**
-   * Parses a body of more than LARGE_BODY_BYTES, in the chunks in which it came, on a thread of its own. Rejects with the parser's
+   * Parses a body of more than LARGE_BODY_BYTES on a thread of its own. Its chunks are taken out of their list, so that it is not held twice. Rejects with the parser's
    * Problems, `overloaded`, or `request_too_large` for one that takes too much memory or time to read.
    */
-  parseLarge(parser: ParserName, chunks: readonly Buffer[], attribution: Attribution, signal: AbortSignal): Promise<ModelRequest>;
+  parseLarge(parser: ParserName, chunks: Buffer[], attribution: Attribution, signal: AbortSignal): Promise<ModelRequest>;
   /** The provider's `accept`, where the request lies. Throws or rejects as that throws. */
   accept(provider: Provider, request: ModelRequest, deployment: Deployment): void | Promise<unknown>;
   /** The provider's `bound`, where the request lies; nothing for a count. */
@@ -34,7 +34,10 @@ export interface Providers {
 export function createProviders(needs: { readonly clock: Clock; readonly more?: readonly Provider[] }): Providers {
   const upstream = createUpstreamClient(needs);
   const counter = new Counter();
-  const all = [...TABLE.map((make) => make({ upstream, clock: needs.clock, countTokens: (order) => counter.count(order) })), ...(needs.more ?? [])];
+  const all = [
+    ...TABLE.map((make) => make({ upstream, clock: needs.clock, countTokens: (order) => counter.count(order) })),
+    ...(needs.more ?? []),
+  ];
   const large = new LargeBodies();
   const byId = new Map(all.toSorted((a, b) => (a.id < b.id ? -1 : 1)).map((provider) => [provider.id, provider]));
   return {
@@ -45,9 +48,11 @@ export function createProviders(needs: { readonly clock: Clock; readonly more?: 
         ? large.ask(request, { verb: "accept", provider: provider.id, deployment: bare(deployment) })
         : provider.accept(request, deployment),
     bound: (provider, request, model) =>
-      request.kind === "count" ? NO_BOUND : request instanceof LargeRequest
-        ? large.ask(request, { verb: "bound", provider: provider.id, model: bareModel(model) })
-        : provider.bound(request, model),
+      request.kind === "count"
+        ? NO_BOUND
+        : request instanceof LargeRequest
+          ? large.ask(request, { verb: "bound", provider: provider.id, model: bareModel(model) })
+          : provider.bound(request, model),
     dispatch: (provider, dispatch) =>
       dispatch.request instanceof LargeRequest ? dispatchLarge(provider, dispatch, dispatch.request, large) : provider.dispatch(dispatch),
     list: () => [...byId.values()],

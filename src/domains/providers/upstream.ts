@@ -10,7 +10,7 @@ import { causeOfTransport, failureOfFault, failureOfStatus, failureOfTransport }
 import { FramePipe, type FrameSource } from "./frames.ts";
 import type { Connection } from "./upstream/connection.ts";
 import { Deadlines } from "./upstream/deadlines.ts";
-import { Endpoint } from "./upstream/endpoint.ts";
+import { Endpoint, secretsOfProxy } from "./upstream/endpoint.ts";
 import type { ResponseHead, ResponseHeaders } from "./upstream/header-block.ts";
 import { createLook, Pool, type PooledUser, type PoolNeeds } from "./upstream/pool.ts";
 import { requestHead } from "./upstream/request-head.ts";
@@ -25,7 +25,7 @@ interface UpstreamRequest {
   readonly body: Buffer;
   readonly stream: boolean;
   readonly wire: Wire;
-  /** Cut out of whatever the upstream says. */
+  /** Cut out of whatever the upstream says, as the proxy's password is. */
   readonly secret: string | null;
   /** Null: straight to the origin, with the system's authorities. */
   readonly transport: Transport | null;
@@ -371,12 +371,12 @@ class Exchange implements PooledUser, FrameSource {
 
   #finishFault(): void {
     const fault = this.#request.wire.fault(joined(this.#chunks));
-    this.#fail(failureOfStatus(this.#status, this.#headers, fault, this.#request.secret, this.#clock.now()));
+    this.#fail(failureOfStatus(this.#status, this.#headers, fault, secretsOf(this.#request), this.#clock.now()));
   }
 
   #failDecoding(thrown: unknown): void {
     if (thrown instanceof UpstreamFault)
-      return this.#fail(failureOfFault(thrown.fault, this.#headers, this.#request.secret, this.#clock.now()), thrown);
+      return this.#fail(failureOfFault(thrown.fault, this.#headers, secretsOf(this.#request), this.#clock.now()), thrown);
     this.#fail({ kind: "malformed" }, thrown);
   }
 
@@ -427,6 +427,11 @@ class Exchange implements PooledUser, FrameSource {
     const isTotal = now >= this.#startedAt + this.#request.timeouts.totalTimeoutMs;
     this.#fail({ kind: "timeout", phase: isTotal ? "total" : this.#phase === "connecting" ? "connect" : "first_token" });
   }
+}
+
+/** What an answer could repeat of what it was told. */
+function secretsOf({ secret, transport }: UpstreamRequest): string[] {
+  return [...(secret === null ? [] : [secret]), ...(transport?.proxy == null ? [] : secretsOfProxy(transport.proxy))];
 }
 
 function joined(chunks: readonly Buffer[]): Buffer {

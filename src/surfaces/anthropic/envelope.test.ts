@@ -36,6 +36,11 @@ test("every problem raises the official SDK's class for its status, with our typ
   }
 });
 
+test("a refused thread is told in the words by which the SDK's tool runner goes on without one", async () => {
+  const thrown = await raised(new Problem("unsupported_field", { param: "thread" }));
+  assert.deepEqual(thrown.details, { error_code: "thread_unsupported_request", param: "thread", unsupported: ["thread"] });
+});
+
 test("the SDK retries what may succeed a second time, and nothing else", async () => {
   const retried = async (problem: Problem): Promise<boolean> => {
     let attempts = 0;

@@ -7,14 +7,25 @@ export interface AnthropicError {
     readonly type: AnthropicErrorType;
     readonly message: string;
     /** Which problem it is, and the field of the caller's request that is at fault where there is one. */
-    readonly details: { readonly error_code: ProblemCode; readonly param?: string };
+    readonly details: {
+      readonly error_code: ProblemCode | "thread_unsupported_request";
+      readonly param?: string;
+      readonly unsupported?: readonly string[];
+    };
   };
   readonly request_id: string;
 }
 
 export function anthropicEnvelope(problem: Problem, requestId: string): AnthropicError {
-  const details = { error_code: problem.code, ...(problem.param === null ? {} : { param: problem.param }) };
-  return { type: "error", error: { type: ERROR_TYPES[problem.code], message: problem.message, details }, request_id: requestId };
+  const error = { type: ERROR_TYPES[problem.code], message: problem.message, details: detailsOf(problem) };
+  return { type: "error", error, request_id: requestId };
+}
+
+/** A refused thread in the words by which the SDK's tool runner goes on without one (its lib/internal/threads/ThreadState.mjs). */
+function detailsOf({ code, param }: Problem): AnthropicError["error"]["details"] {
+  if (param === null) return { error_code: code };
+  if (code === "unsupported_field" && param === "thread") return { error_code: "thread_unsupported_request", param, unsupported: [param] };
+  return { error_code: code, param };
 }
 
 /** Those of `ErrorType` in the SDK's resources/shared.d.ts that a problem of ours can be. */

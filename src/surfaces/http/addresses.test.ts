@@ -27,6 +27,8 @@ test("behind trusted proxies the client is the right-most address that is no pro
     ["10.0.0.1", "<script>, 198.51.100.4", "198.51.100.4"],
     ["fd00::1", "2001:db8::9, fd12::1", "2001:db8::9"],
     ["10.0.0.1", "2001:db8::9", "2001:db8::9"],
+    // A stranger cannot hide behind the proxy's own address by writing more than a chain can hold.
+    ["10.0.0.1", `${"6.6.6.6,".repeat(100)} 198.51.100.4, 10.0.0.2`, "198.51.100.4"],
     // All of them are ours: the left-most began it.
     ["10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"],
     // A socket that listens on both families writes IPv4 so, and the list still knows it.
@@ -61,7 +63,7 @@ test("garbage where a proxy should have written an address is not believed: the 
 test("whatever a stranger writes, behind one trusted proxy the answer is the address that the proxy added", () => {
   fc.assert(
     fc.property(fc.oneof(fc.string(), fc.ipV4(), fc.ipV6()), fc.ipV4(), (stranger, address) => {
-      fc.pre(!address.startsWith("10.") && stranger.split(",").length < 32);
+      fc.pre(!address.startsWith("10."));
       assert.equal(remoteAddress("10.0.0.0/8", "10.0.0.1", `${stranger}, ${address}`), address);
     }),
   );

@@ -5,13 +5,13 @@ import type { Network } from "../../config.ts";
 /** The address a request came from, for records. Empty where its connection is already gone. */
 export type RemoteAddressOf = (request: Pick<IncomingMessage, "socket" | "headers">) => string;
 
-/** Addresses in one `x-forwarded-for`: more is no chain of proxies. */
-const MAX_FORWARDED = 32;
+/** Proxies of one `x-forwarded-for`: more is no chain of them. */
+const MAX_PROXIES = 32;
 
 /**
  * Behind trusted proxies, the right-most address of `x-forwarded-for` that is no proxy's: what stands to the left of it was
- * written by strangers. A header that holds anything but addresses up to there, or that is longer than any chain of proxies,
- * is not believed, and the answer is the connection's own address, as it is for every other peer.
+ * written by strangers, however much it is. A header that holds anything but addresses up to there, or more proxies than any
+ * chain has, is not believed, and the answer is the connection's own address, as it is for every other peer.
  */
 export function createRemoteAddress(trusted: readonly Network[]): RemoteAddressOf {
   if (trusted.length === 0) return ({ socket }) => ownAddress(socket);
@@ -23,15 +23,11 @@ export function createRemoteAddress(trusted: readonly Network[]): RemoteAddressO
     const forwarded = headers["x-forwarded-for"];
     if (forwarded === undefined || !isProxy(own)) return own;
     const chain = [forwarded].flat().join(",").split(",");
-    if (chain.length > MAX_FORWARDED) return own;
-    let client = own;
-    for (const written of chain.toReversed()) {
-      const address = addressIn(written.trim());
-      if (address === null) return own;
-      client = address;
-      if (!isProxy(address)) break;
-    }
-    return client;
+    const nearest = chain.slice(-MAX_PROXIES).map((written) => addressIn(written.trim()));
+    const client = nearest.findLastIndex((address) => address === null || !isProxy(address));
+    // All of them are proxies: the first began it, where it is the chain's first.
+    if (client === -1) return chain.length > MAX_PROXIES ? own : (nearest[0] ?? own);
+    return nearest[client] ?? own;
   };
 }
 

@@ -4,8 +4,16 @@ const PROBES: ReadonlySet<string> = new Set(["/livez", "/readyz"]);
 /** What no route is mounted at: where a path outside the base path leads. */
 const NOWHERE = "/";
 
-/** The path that routes are found by, of a request's target: without the base path (`/ai`; not empty), or one that leads nowhere. */
+const ABSOLUTE_FORM = /^https?:\/\/[^/?#]*/i;
+
+/** The path that routes are found by, of a request's target: without the base path (`/ai`, or empty), or one that leads nowhere. */
 export function withoutBasePath(basePath: string, target: string): string {
-  if (target.startsWith(`${basePath}/`)) return target.slice(basePath.length);
-  return PROBES.has(target.split("?", 1)[0] as string) ? target : NOWHERE;
+  const path = pathOf(target);
+  if (path.startsWith(`${basePath}/`)) return path.slice(basePath.length);
+  return PROBES.has(path.split("?", 1)[0] as string) ? path : NOWHERE;
+}
+
+/** Of HTTP's absolute form, which every server must take, without who is asked (RFC 9112, 3.2.2): a path as in its usual form. */
+function pathOf(target: string): string {
+  return target.startsWith("/") ? target : target.replace(ABSOLUTE_FORM, "");
 }

@@ -7,8 +7,8 @@ import { Problem } from "../../kernel/problem.ts";
 
 /** A body, and its place under the bounds on bodies in flight. */
 export interface TakenBody {
-  /** As they came: joining those of a large body would stop the event loop. */
-  readonly chunks: readonly Buffer[];
+  /** As they came: joining those of a large body would stop the event loop. Who copies them may take them out. */
+  readonly chunks: Buffer[];
   /** Bytes of all of them. */
   readonly size: number;
   /** Gives the place back, when the call is over. */

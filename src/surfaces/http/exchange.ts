@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { LARGE_BODY_BYTES, PARSERS, type Providers } from "../../domains/providers/index.ts";
+import type { LimitFigures } from "../../domains/capacity/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { FrameStream, TokenCount, WholeBody } from "../../kernel/frame.ts";
 import type { TenantId } from "../../kernel/ids.ts";
@@ -48,6 +49,7 @@ export class Exchange implements Caller {
   readonly #response: ServerResponse;
   readonly #abort = new AbortController();
   #asked: ModelRequest | null = null;
+  #limits: (() => LimitFigures) | null = null;
   #writer: StreamWriter | null = null;
 
   constructor(needs: ExchangeNeeds) {
@@ -83,6 +85,10 @@ export class Exchange implements Caller {
         : PARSERS[wire.parser](joined(body), attribution);
     if (this.#asked.stream) this.#writer = new StreamWriter(this.#response, () => this.#head(), pace.silenceMs);
     return this.#asked;
+  }
+
+  tellLimits(figures: () => LimitFigures): void {
+    this.#limits = figures;
   }
 
   send(response: CheckedResponse, evidence: Dispatched): Promise<Delivery> {
@@ -123,9 +129,10 @@ export class Exchange implements Caller {
 
   /** The headers of every answer. A connection that outlived the drain would only be cut. */
   #head(): Record<string, string> {
-    const { call, drain, wire } = this.#needs;
+    const { call, clock, drain, wire } = this.#needs;
     const head: Record<string, string> = { "x-request-id": call.id, traceparent: `00-${call.trace}-${call.id.slice(-12)}0000-01` };
     if (wire.requestIdHeader !== undefined) head[wire.requestIdHeader] = call.id;
+    if (this.#limits !== null) Object.assign(head, wire.limitHeaders(this.#limits(), clock.now()));
     if (drain.draining) head["connection"] = "close";
     return head;
   }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import http2, { type ClientHttp2Session, type ClientHttp2Stream, type IncomingHttpHeaders, type OutgoingHttpHeaders } from "node:http2";
 import https from "node:https";
-import { connect as connectTcp } from "node:net";
+import { connect as connectTcp, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, type TestContext, test } from "node:test";
@@ -322,8 +322,10 @@ test("a client that takes nothing of its answer is treated as gone", { skip }, a
 });
 
 /** Frames of stream 1 by hand: Node's own client ends a stream before it takes it back. */
-const [DATA, HEADERS, RST_STREAM, SETTINGS] = [0, 1, 3, 4] as const;
+const [DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY] = [0, 1, 3, 4, 7] as const;
 const END_HEADERS = 4;
+const END_STREAM = 1;
+const SETTINGS_INITIAL_WINDOW_SIZE = 4;
 
 function h2Frame(type: number, payload: Buffer, flags = 0, stream = type === SETTINGS ? 0 : 1): Buffer {
   const head = Buffer.alloc(9);
@@ -399,7 +401,7 @@ test(
   { skip },
   async (t) => {
     const certificate = await openCertificate({ ...files, log: silentLog });
-    const { server, closeHttp2 } = createSecureServer({
+    const secure = createSecureServer({
       certificate,
       log: silentLog,
       handler: (request, response) => {
@@ -411,12 +413,14 @@ test(
       maxHeaderBytes: 1_024,
       keepAliveMs: 150,
       requestArrivalMs: 150,
+      stallMs: 150,
     });
+    const { server } = secure;
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     t.after(async () => {
       certificate.close();
       server.close();
-      await closeHttp2();
+      await secure.close();
     });
     const connect = () =>
       http2.connect(`https://127.0.0.1:${(server.address() as { port: number }).port}`, { ca: readFileSync(files.certFile) });
@@ -474,6 +478,75 @@ test(
     assert.ok(Date.now() - startedMs < 1_500, "idle connections do not hold up the end");
   },
 );
+
+/** A client that has begun HTTP/2 and, whatever the server does, never closes its side of the connection. */
+async function stubborn(t: TestContext, port: number): Promise<Socket> {
+  const tcp = connectTcp({ port, host: "127.0.0.1", allowHalfOpen: true });
+  t.after(() => tcp.destroy());
+  // The option reaches the socket, though its type does not name it.
+  const halfOpen = { socket: tcp, ca: readFileSync(files.certFile), ALPNProtocols: ["h2"], allowHalfOpen: true };
+  const socket = connectTls(halfOpen);
+  socket.on("error", () => undefined).resume();
+  await new Promise((resolve) => socket.once("secureConnect", resolve));
+  return socket;
+}
+
+const connections = (server: Server): Promise<number> =>
+  new Promise((resolve, reject) => server.getConnections((error, count) => (error === null ? resolve(count) : reject(error))));
+
+test("clients that never close their side, or read nothing of their answers, are cut after their time", { skip }, async (t) => {
+  const certificate = await openCertificate({ ...files, log: silentLog });
+  const secure = createSecureServer({
+    certificate,
+    log: silentLog,
+    handler: (_request, response) => void response.writeHead(200, {}).end("an answer that nobody reads"),
+    http1: {},
+    handshakeMs: 5_000,
+    maxHeaderBytes: 1_024,
+    keepAliveMs: 150,
+    requestArrivalMs: 5_000,
+    stallMs: 150,
+  });
+  await new Promise<void>((resolve) => secure.server.listen(0, "127.0.0.1", resolve));
+  t.after(async () => {
+    certificate.close();
+    secure.server.close();
+    await secure.close();
+  });
+  const { port } = secure.server.address() as { port: number };
+  const noWindow = h2Frame(SETTINGS, Buffer.from([0, SETTINGS_INITIAL_WINDOW_SIZE, 0, 0, 0, 0]));
+  const get = h2Frame(HEADERS, headersOf("/x").subarray(9), END_HEADERS | END_STREAM);
+  for (const [what, bytes] of [
+    ["says nothing", Buffer.alloc(0)],
+    ["asks nothing", PREFACE],
+    ["goes away and stays", Buffer.concat([PREFACE, h2Frame(GOAWAY, Buffer.alloc(8), 0, 0)])],
+    ["opens no window for its answer", Buffer.concat([PREFACE, noWindow, get])],
+  ] as const) {
+    const socket = await stubborn(t, port);
+    socket.write(bytes);
+    await sleep(20);
+    assert.equal(await connections(secure.server), 1, what);
+    for (let look = 0; (await connections(secure.server)) > 0; look++) {
+      if (look === 300) assert.fail(`one that ${what} is still connected`);
+      await sleep(10);
+    }
+  }
+});
+
+test("no client holds up the end: not one that never closes its side, nor one whose TLS handshake never ends", { skip }, async (t) => {
+  const { app, port } = await stage(t, async () => {});
+  const settled = await stubborn(t, port);
+  settled.write(PREFACE);
+  const goner = await stubborn(t, port);
+  goner.write(Buffer.concat([PREFACE, h2Frame(GOAWAY, Buffer.alloc(8), 0, 0)]));
+  const silent = connectTcp(port, "127.0.0.1").on("error", () => undefined);
+  t.after(() => silent.destroy());
+  await until(() => !silent.connecting, "the silent one is connected");
+  await sleep(50);
+  assert.equal(await connections(app.server), 3);
+  await within(app.close(), "the server is closed");
+  assert.equal(await connections(app.server), 0);
+});
 
 test("HTTP/1.1 on the same port, with and without ALPN, and TLS 1.2 at the least", { skip }, async (t) => {
   const { port } = await stage(t, async (caller) => {

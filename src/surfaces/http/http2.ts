@@ -18,6 +18,8 @@ export interface Http2Needs {
   readonly keepAliveMs: number;
   /** How long a request's body may take to arrive, ms. */
   readonly requestArrivalMs: number;
+  /** How long a client may take nothing of an answer that has begun, where its route says nothing of its own, ms. */
+  readonly stallMs: number;
 }
 
 /** Calls at once on one connection. */
@@ -31,13 +33,14 @@ const RESETS = { streamResetBurst: 2 * MAX_STREAMS, streamResetRate: 33 } as con
 const MAX_INVALID_FRAMES = 100;
 /** What may wait on one connection for a client that does not read, MB: two of the largest answers. Beyond it new requests are refused. */
 const SESSION_MEMORY_MB = 128;
-/** How long the last answers have to leave after the end of all calls, ms. */
+/** How long the last answers have to leave, and a client to close its side, after the end of all calls, ms. */
 const LAST_ANSWERS_MS = 1_000;
 
 /** Pings and settings are bounded by nghttp2 itself: 1,000 answers that the peer does not take in end the connection. */
 export function createHttp2(needs: Http2Needs): Http2Side {
-  const { handler, log } = needs;
-  const sessions = new Set<Http2Session>();
+  const { handler, log, stallMs } = needs;
+  /** Node ends its own side of a connection and waits for the client's end: the sockets of those that never end it are cut. */
+  const sessions = new Map<Http2Session, TLSSocket>();
   let closing = false;
   const server = http2.createServer({
     settings: {
@@ -51,15 +54,17 @@ export function createHttp2(needs: Http2Needs): Http2Side {
     maxSessionInvalidFrames: MAX_INVALID_FRAMES,
     maxSessionRejectedStreams: MAX_INVALID_FRAMES,
     Http2ServerRequest: Request,
-    Http2ServerResponse: Response,
+    Http2ServerResponse: class extends Response {
+      override readonly stallMs = stallMs;
+    },
   });
-  server.on("session", (session) => {
+  const begin = (session: Http2Session, socket: TLSSocket): void => {
     if (closing) return session.destroy();
-    sessions.add(session);
+    sessions.set(session, socket);
     session.setLocalWindowSize(SESSION_WINDOW_BYTES);
     session.once("close", () => sessions.delete(session));
-    closeWhenIdle(session, needs.keepAliveMs);
-  });
+    closeWhenIdle(session, socket, needs.keepAliveMs);
+  };
   server.on("sessionError", (error) => log.debug({ err: error }, "an HTTP/2 connection broke"));
   server.on("request", (request, response) => {
     if (!request.stream.endAfterHeaders) expectBody(request, needs.requestArrivalMs);
@@ -67,13 +72,22 @@ export function createHttp2(needs: Http2Needs): Http2Side {
     handler(request as unknown as IncomingMessage, response as unknown as ServerResponse & { req: IncomingMessage });
   });
   return {
-    accept: (socket) => void server.emit("connection", socket),
+    accept(socket) {
+      const adopt = (session: Http2Session): void => begin(session, socket);
+      server.once("session", adopt);
+      server.emit("connection", socket);
+      // There is no session for a socket that is already gone.
+      server.off("session", adopt);
+    },
     async close() {
       closing = true;
-      for (const session of sessions) session.close();
-      const closed = [...sessions].map((session) => new Promise<void>((resolve) => session.once("close", resolve)));
+      for (const session of sessions.keys()) session.close();
+      const closed = [...sessions.keys()].map((session) => new Promise<void>((resolve) => session.once("close", resolve)));
       await withinMs(Promise.all(closed), LAST_ANSWERS_MS);
-      for (const session of sessions) session.destroy();
+      for (const [session, socket] of sessions) {
+        session.destroy();
+        socket.destroy();
+      }
     },
   };
 }
@@ -88,19 +102,23 @@ function expectBody(request: Http2ServerRequest, arrivalMs: number): void {
 }
 
 /** A connection without streams is closed after the time that HTTP/1.1 keeps one. */
-function closeWhenIdle(session: Http2Session, keepAliveMs: number): void {
+function closeWhenIdle(session: Http2Session, socket: TLSSocket, keepAliveMs: number): void {
   let open = 0;
-  const begin = (): NodeJS.Timeout => setTimeout(() => session.close(), keepAliveMs);
-  let idle = begin();
+  const end = (): void => {
+    session.close();
+    timer = setTimeout(() => socket.destroy(), LAST_ANSWERS_MS);
+  };
+  const begin = (): NodeJS.Timeout => setTimeout(end, keepAliveMs);
+  let timer = begin();
   session.on("stream", (stream) => {
     open += 1;
-    clearTimeout(idle);
+    clearTimeout(timer);
     stream.once("close", () => {
       open -= 1;
-      if (open === 0 && !session.closed) idle = begin();
+      if (open === 0 && !socket.destroyed) timer = begin();
     });
   });
-  session.once("close", () => clearTimeout(idle));
+  session.once("close", () => clearTimeout(timer));
 }
 
 /** Node's own says of a request that was taken back that all of it came, and ends it as if it had. */
@@ -132,7 +150,9 @@ class Request extends Http2ServerRequest {
 
 /** Node's own lacks what the house asks of a response in HTTP/1.1. */
 class Response extends Http2ServerResponse<Request> {
+  readonly stallMs: number = 0;
   #closed = false;
+  #isTimed = false;
 
   static {
     Object.defineProperties(this.prototype, {
@@ -160,11 +180,15 @@ class Response extends Http2ServerResponse<Request> {
     this.once("close", () => (this.#closed = true));
   }
 
-  /** `connection: close` is not of HTTP/2: the whole connection is told to begin nothing new. */
+  /**
+   * `connection: close` is not of HTTP/2: the whole connection is told to begin nothing new. In HTTP/1.1 a short answer that nobody
+   * reads lies in the kernel; here it waits in this process for the client's window, which may never open.
+   */
   override writeHead(status: number, ...given: readonly (string | OutgoingHttpHeaders | readonly string[] | undefined)[]): this {
     const last = given.at(-1);
     const { connection, ...headers } = (typeof last === "object" ? last : {}) as OutgoingHttpHeaders;
     if (connection === "close") this.stream.session?.close();
+    if (!this.#isTimed) this.setTimeout(this.stallMs);
     return super.writeHead(status, headers);
   }
 
@@ -176,6 +200,7 @@ class Response extends Http2ServerResponse<Request> {
 
   /** Without a listener, as in HTTP/1.1, silence ends it. */
   override setTimeout(ms: number, callback?: () => void): void {
+    this.#isTimed = true;
     super.setTimeout(ms, callback ?? (() => this.stream.close(http2.constants.NGHTTP2_CANCEL)));
   }
 }

@@ -47,6 +47,8 @@ const REQUEST_ARRIVAL_MS = HEADERS_ARRIVAL_MS + BOUNDS.bodyArrivalMs;
 const MAX_HEADER_BYTES = 32 * 1024;
 const MAX_PARAM_LENGTH = 512;
 const HANDSHAKE_MS = 15_000;
+/** A client that takes nothing of its answer for this long, and without a call of its own, is treated as gone. */
+const STALL_MS = 120_000;
 const HTTP1 = { headersTimeout: HEADERS_ARRIVAL_MS, maxHeaderSize: MAX_HEADER_BYTES } as const;
 /** The same bounds where the server is not made by Fastify. */
 const SECURE = {
@@ -55,6 +57,7 @@ const SECURE = {
   maxHeaderBytes: MAX_HEADER_BYTES,
   keepAliveMs: KEEP_ALIVE_MS,
   requestArrivalMs: REQUEST_ARRIVAL_MS,
+  stallMs: STALL_MS,
 } as const;
 
 /**
@@ -73,7 +76,7 @@ export function createHttpServer({
   const remoteAddressOf = createRemoteAddress(trustedProxies);
   let secure: SecureServer | null = null;
   const app = fastify<Server>({
-    ...(basePath === "" ? {} : { rewriteUrl: ({ url = "" }) => withoutBasePath(basePath, url) }),
+    rewriteUrl: ({ url = "" }) => withoutBasePath(basePath, url),
     ...(certificate === null
       ? {}
       : { serverFactory: (handler) => (secure = createSecureServer({ ...SECURE, certificate, log, handler })).server }),
@@ -106,7 +109,7 @@ export function createHttpServer({
     request.remoteAddress = remoteAddressOf(request.raw);
     reply.header("x-request-id", request.id);
   });
-  app.addHook("preClose", async () => secure?.closeHttp2());
+  app.addHook("preClose", async () => secure?.close());
   app.setNotFoundHandler((request, reply) => {
     const allow = allowedMethods(methods, request.url.split("?", 1)[0] as string);
     return answerProblem(

@@ -56,13 +56,13 @@ export async function openCertificate(needs: CertificateNeeds): Promise<Certific
   const look = async (): Promise<void> => {
     try {
       const found = await readPair(needs);
+      complaint = "";
       if (closed || same(found, seen)) return;
       seen = found;
       const certificate = usable(found, needs);
       current = found;
       for (const use of users) use(found);
       log.info({ subject: certificate.subject, validTo: certificate.validTo }, "the renewed TLS certificate is in use");
-      complaint = "";
     } catch (error) {
       const { message } = error as Error;
       if (message !== complaint)

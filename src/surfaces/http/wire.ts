@@ -1,4 +1,5 @@
 import type { ParserName } from "../../domains/providers/index.ts";
+import type { LimitFigures } from "../../domains/capacity/index.ts";
 import type { ModelEvent } from "../../kernel/events.ts";
 import type { Dialect } from "../../kernel/frame.ts";
 import type { Problem } from "../../kernel/problem.ts";
@@ -16,10 +17,12 @@ export interface SurfaceWire {
   /** A whole body for events that came without this wire from the provider named. */
   renderWhole(events: readonly ModelEvent[], provider: string): Buffer;
   /** The answer to a request that asks for a count, of surfaces that take one. */
-  renderCount?(tokens: number): Buffer;
+  readonly renderCount?: (tokens: number) => Buffer;
   /** The terminal error event of a stream; `requestId` is ours. */
   renderError(problem: Problem, requestId: string): Buffer;
   envelope(problem: Problem, requestId: string): object;
+  /** What is left under the caller's limits, in this dialect's names; `now` is ms since the epoch. */
+  limitHeaders(figures: LimitFigures, now: number): Readonly<Record<string, string>>;
   /** The header in which this dialect's clients look for the request's id, beside `x-request-id`. */
   readonly requestIdHeader?: string;
 }

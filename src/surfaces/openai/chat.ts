@@ -1,6 +1,7 @@
 import { createChunkRenderer, renderWhole } from "../../domains/providers/index.ts";
 import type { SurfaceWire } from "../http/wire.ts";
 import { openaiEnvelope } from "./envelope.ts";
+import { openaiLimitHeaders } from "./limits.ts";
 
 /** `POST /v1/chat/completions`. */
 export const chatCompletions: SurfaceWire = {
@@ -14,4 +15,5 @@ export const chatCompletions: SurfaceWire = {
   renderWhole: (events, provider) => renderWhole(events, { includeUsage: true, systemFingerprint: provider }),
   renderError: (problem) => Buffer.from(`data: ${JSON.stringify(openaiEnvelope(problem))}\n\n`),
   envelope: openaiEnvelope,
+  limitHeaders: openaiLimitHeaders,
 };

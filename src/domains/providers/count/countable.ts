@@ -1,5 +1,4 @@
 import { textOf, type ChatMessage, type ChatPart, type ChatRequest } from "../../../kernel/chat.ts";
-import type { BoundRule } from "../dialects/openai/bound.ts";
 import { unsupported } from "../dialects/settings.ts";
 
 /** So much of a prompt as its tokens are counted by. */
@@ -10,15 +9,21 @@ export interface Countable {
   readonly others: number;
 }
 
+/** Tokens that an image is taken for, by detail. */
+export interface ImageTokens {
+  readonly low: number;
+  readonly high: number;
+}
+
 /** A byte that no UTF-8 has. */
 export const BETWEEN = 0xff;
 
 /**
  * A prompt for a model of OpenAI's kind. The template is 3 tokens a message, its role, and 3 for the answer's beginning (OpenAI's cookbook, "How
- * to count tokens with tiktoken"); tools are their JSON; an image counts the most that the provider's rule gives. Earlier reasoning is not
+ * to count tokens with tiktoken"); tools are their JSON; images are as said, null where no rule is known. Earlier reasoning is not
  * sent. Pure. @throws Problem `unsupported_field` for a part that nothing here can count
  */
-export function countableOf(chat: ChatRequest, image: BoundRule["image"]): Countable {
+export function countableOf(chat: ChatRequest, image: ImageTokens | null): Countable {
   const texts: Buffer[] = [];
   let others = ANSWER_TOKENS;
   for (const message of chat.messages) {
@@ -40,7 +45,7 @@ function callsOf(message: ChatMessage): Buffer[] {
   );
 }
 
-function mediaTokens(part: ChatPart, image: BoundRule["image"], texts: Buffer[]): number {
+function mediaTokens(part: ChatPart, image: ImageTokens | null, texts: Buffer[]): number {
   if (part.kind === "image" && image !== null) return part.detail === "low" ? image.low : image.high;
   if (part.kind !== "document" || part.source.kind !== "data" || part.source.mediaType !== "text/plain")
     throw unsupported(part.at, "Its tokens cannot be counted here; leave it out of the count.");

@@ -20,7 +20,7 @@ export interface CountingBounds {
   readonly idleMs: number;
 }
 
-export const COUNTING_BOUNDS: CountingBounds = {
+const COUNTING_BOUNDS: CountingBounds = {
   waitingPrompts: 256,
   waitingBytes: 64 * 1024 * 1024,
   promptMs: 30_000,

@@ -53,7 +53,7 @@ test("a body is judged, bounded and rendered on the thread as it is here, whatev
         if (!("problem" in asked.render)) told.rendered++;
       },
     ),
-    { numRuns: scaled(300) },
+    { numRuns: scaled(600) },
   );
   t.diagnostic(`${told.judged} bodies judged, ${told.rendered} rendered`);
   assert.ok(told.rendered > told.judged / 4);
@@ -137,9 +137,15 @@ function bodiesOf(chat: ChatRequest): Bodies {
 
 const oddBodies: fc.Arbitrary<Bodies> = fc
   .oneof(
-    fc.tuple(jsonObject, fc.array(fc.nat({ max: 20 }), { minLength: 1, maxLength: 20 })).map(([value, spelling]) => oddJson(value as Json, spelling)),
+    fc
+      .tuple(jsonObject, fc.array(fc.nat({ max: 20 }), { minLength: 1, maxLength: 20 }))
+      .map(([value, spelling]) => oddJson(value as Json, spelling)),
     fc.string({ unit: "binary" }),
-    fc.constantFrom(`{"model":"m","model":"n"}`, `${"[".repeat(100)}${"]".repeat(100)}`, `{"model":"m","messages":[{"role":"user","content":"a","content":"b"}]}`),
+    fc.constantFrom(
+      `{"model":"m","model":"n"}`,
+      `${"[".repeat(100)}${"]".repeat(100)}`,
+      `{"model":"m","messages":[{"role":"user","content":"a","content":"b"}]}`,
+    ),
   )
   .map((text) => Buffer.from(text))
   .map((body) => ({ chatCompletion: body, messages: body, countTokens: body }));
@@ -170,7 +176,15 @@ function partsOf(thrown: unknown): object {
 function headOf(outcome: Outcome<ModelRequest>): object {
   if ("problem" in outcome) return outcome;
   const { kind, dialect, model, stream, includeUsage, attribution, body } = outcome.value;
-  return { kind, dialect, model, stream, includeUsage, attribution: { ...attribution, tags: { ...attribution.tags } }, body: body.toString("latin1") };
+  return {
+    kind,
+    dialect,
+    model,
+    stream,
+    includeUsage,
+    attribution: { ...attribution, tags: { ...attribution.tags } },
+    body: body.toString("latin1"),
+  };
 }
 
 function answersHere(provider: Provider, request: ModelRequest) {
@@ -201,7 +215,9 @@ function deploymentFor({ id }: Pick<Provider, "id">) {
 
 /** Bytes as text, that a difference can be read; what shares no identity with this thread's objects as plain JSON. */
 function comparable(rendered: unknown): unknown {
-  return JSON.parse(JSON.stringify(rendered, (_key, value: unknown) => (isBuffer(value) ? Buffer.from(value.data).toString("latin1") : value)));
+  return JSON.parse(
+    JSON.stringify(rendered, (_key, value: unknown) => (isBuffer(value) ? Buffer.from(value.data).toString("latin1") : value)),
+  );
 }
 
 function isBuffer(value: unknown): value is { readonly data: number[] } {

@@ -21,16 +21,11 @@ export class LargeBodies {
     this.#thread = new ReadingThread(bounds);
   }
 
-  /** Whether the reading thread lives now. */
-  get reading(): boolean {
-    return this.#thread.running;
-  }
-
   /**
-   * Parses a body given in chunks. Rejects with the parser's Problems, with `overloaded` where too much waits, and with
+   * Parses a body given in chunks, which are taken out of their list as they are copied. Rejects with the parser's Problems, with `overloaded` where too much waits, and with
    * `request_too_large` for a body that takes more memory or time to read than one may.
    */
-  async parse(parser: ParserName, chunks: readonly Buffer[], attribution: Attribution, signal: AbortSignal): Promise<ModelRequest> {
+  async parse(parser: ParserName, chunks: Buffer[], attribution: Attribution, signal: AbortSignal): Promise<ModelRequest> {
     const body: LargeBody = { key: this.#keys++, parser, memory: await sharedCopy(chunks), attribution };
     return new LargeRequest(body, await this.#ask(body, { verb: "parse" }, signal));
   }
@@ -76,12 +71,12 @@ export function withBuffers(rendered: unknown): unknown {
   );
 }
 
-async function sharedCopy(chunks: readonly Buffer[]): Promise<SharedArrayBuffer> {
+async function sharedCopy(chunks: Buffer[]): Promise<SharedArrayBuffer> {
   const memory = new SharedArrayBuffer(chunks.reduce((size, chunk) => size + chunk.length, 0));
   const target = new Uint8Array(memory);
   let filled = 0;
   let copiedNow = 0;
-  for (const chunk of chunks) {
+  for (let chunk = chunks.shift(); chunk !== undefined; chunk = chunks.shift()) {
     for (let from = 0; from < chunk.length; from += COPIED_AT_ONCE) {
       const piece = chunk.subarray(from, from + COPIED_AT_ONCE);
       target.set(piece, filled);

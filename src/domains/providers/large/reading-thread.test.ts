@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test, type TestContext } from "node:test";
+import { IS_SOAK } from "../../../../test/support/scale.ts";
 import { Problem } from "../../../kernel/problem.ts";
 import { NO_ATTRIBUTION } from "../dialects/parsed-request.ts";
 import { deploymentOf } from "../testing/dispatching.ts";
@@ -39,27 +40,35 @@ test("what was begun comes before what has only arrived, and is never refused fo
   assert.deepEqual(order, ["running", "begun", "begun too", "arrived"]);
 });
 
-test("a body that takes too much memory is refused, and no other request fails with it", async (t) => {
-  const thread = readingThread(t, { heapMiB: 96 });
-  const begun = bound(SMALL);
-  assert.equal(await codeOf(thread.ask(begun, null)), null);
-  const outcomes = [MISTAKES, SMALL, MISTAKES, SMALL].map((bytes) => codeOf(thread.ask(parse(bytes), null)));
-  assert.deepEqual(await Promise.all(outcomes), ["request_too_large", null, "request_too_large", null]);
-  assert.equal(await codeOf(thread.ask(begun, null)), null, "a request whose thread died can still be asked about");
-});
-
-test("bodies that fit one by one are all read, whatever the thread still holds of others", async (t) => {
-  const thread = readingThread(t, { heapMiB: 128 });
-  const lists = Buffer.from(`{"model":"m","messages":[{"role":"user","content":"hi"}],"x":[${"[],".repeat(1.2 * MIB)}[]]}`);
-  for (let times = 0; times < 3; times++) assert.equal(await codeOf(thread.ask(parse(lists), null)), null);
+test("a body of more than two million values is refused, and one of just so many is read, whatever they are, far below the heap's limit", async (t) => {
+  const thread = readingThread(t);
+  const outcomes = new Map<string, string | null>();
+  for (const unit of IS_SOAK
+    ? ["0,", "{},", "[],", '"",', '{"role":"user","content":""},', '{"a":1.5},']
+    : ['{"role":"user","content":""},'])
+    for (const [list, end] of [
+      ["messages", ""],
+      ["x", ',"messages":[{"role":"user","content":"hi"}]'],
+    ]) {
+      const values = unit.split("").filter((character) => ",{[".includes(character)).length;
+      const body = (count: number): Buffer => Buffer.from(`{"model":"m","${list}":[${unit.repeat(count).slice(0, -1)}]${end}}`);
+      const most = Math.min(Math.floor(1_999_990 / values), Math.floor((31 * MIB) / unit.length));
+      outcomes.set(`${list} ${unit}`, await codeOf(thread.ask(parse(body(most)), null)));
+    }
+  const judged = [...outcomes.values()].filter((code) => code !== null && code !== "invalid_request");
+  assert.deepEqual(judged, [], JSON.stringify([...outcomes]));
+  assert.equal(await codeOf(thread.ask(parse(Buffer.from(`[${"0,".repeat(2_000_000)}0]`)), null)), "request_too_large");
 });
 
 test("a body that takes too long is refused, and the next one is read", async (t) => {
   const thread = readingThread(t, { questionMs: 1_000 });
-  assert.equal(await codeOf(thread.ask(parse(SMALL), null)), null);
-  const slow = Buffer.from(`{"model":"m","messages":[${"{},".repeat(8 * MIB)}{}]}`);
+  const begun = bound(SMALL);
+  assert.equal(await codeOf(thread.ask(begun, null)), null);
+  // A mistake each, to be reported.
+  const slow = Buffer.from(`{"model":"m","messages":[${"{},".repeat(999_000)}{}]}`);
   const outcomes = [slow, SMALL].map((bytes) => codeOf(thread.ask(parse(bytes), null)));
   assert.deepEqual(await Promise.all(outcomes), ["request_too_large", null]);
+  assert.equal(await codeOf(thread.ask(begun, null)), null, "a request whose thread died can still be asked about");
 });
 
 test("no thread runs before the first order, nor when nothing was asked for a while; the next order gets a new one", async (t) => {
@@ -88,9 +97,6 @@ test("a server that stops refuses what is read, what waits and what comes", asyn
   assert.equal(await codeOf(thread.ask(parse(SMALL), null)), "overloaded");
   assert.equal(thread.running, false);
 });
-
-/** Every element is a mistake to be reported: hundreds of bytes of memory for three of the body. */
-const MISTAKES = Buffer.from(`{"model":"m","messages":[${"{},".repeat(MIB)}{}]}`);
 
 function readingThread(t: TestContext, bounds: Partial<ReadingBounds> = {}): ReadingThread {
   const thread = new ReadingThread({ ...READING_BOUNDS, ...bounds });

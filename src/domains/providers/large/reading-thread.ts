@@ -10,7 +10,7 @@ export interface ReadingBounds {
   readonly waitingBytes: number;
   /** The time one question may take, ms. */
   readonly questionMs: number;
-  /** JavaScript heap of the thread, MiB. A body of 32 MiB that holds 10 million empty lists is read within it. */
+  /** JavaScript heap of the thread, MiB: a bound behind the one on values (`reading-worker.ts`), which keeps every body well below it. */
   readonly heapMiB: number;
   /** The thread ends when nothing was asked for this long, ms: its memory is given back. */
   readonly idleMs: number;
@@ -20,7 +20,7 @@ export const READING_BOUNDS: ReadingBounds = {
   waitingRequests: 64,
   waitingBytes: 128 * 1024 * 1024,
   questionMs: 30_000,
-  heapMiB: 1024,
+  heapMiB: 2048,
   idleMs: 5_000,
 };
 
@@ -35,8 +35,6 @@ export class ReadingThread {
   #arrivedBytes = 0;
   #running: Job | null = null;
   #thread: Worker | null = null;
-  /** Orders that the present thread was given. */
-  #given = 0;
   #failure: Error | null = null;
   #deadline: NodeJS.Timeout | null = null;
   #idle: NodeJS.Timeout | null = null;
@@ -64,7 +62,7 @@ export class ReadingThread {
         new Problem("overloaded", { message: "Too many large requests wait to be read. Retry shortly.", retryAfterSeconds: 1 }),
       );
     return new Promise((resolve, reject) => {
-      const job: Job = { order, signal, resolve, reject, isSecondTry: false };
+      const job: Job = { order, signal, resolve, reject };
       if (isNew) this.#arrivedBytes += bytes;
       (isNew ? this.#arrived : this.#begun).push(job);
       this.#next();
@@ -90,7 +88,6 @@ export class ReadingThread {
     if (this.#idle !== null) clearTimeout(this.#idle);
     this.#idle = null;
     this.#thread ??= this.#start();
-    this.#given++;
     this.#thread.ref();
     this.#deadline = setTimeout(() => void this.#end(tooMuch("time")), this.#bounds.questionMs);
     this.#thread.postMessage(job.order);
@@ -104,7 +101,6 @@ export class ReadingThread {
 
   #start(): Worker {
     const thread = new Worker(ENTRY, { execArgv: [], resourceLimits: { maxOldGenerationSizeMb: this.#bounds.heapMiB } });
-    this.#given = 0;
     thread.on("message", (reply: Reply) => {
       const job = this.#take();
       if ("answer" in reply) job?.resolve(reply.answer);
@@ -126,15 +122,9 @@ export class ReadingThread {
 
   #gone(): void {
     const failure = this.#failure ?? new Error("the reading thread ended");
-    const wasAlone = this.#given === 1;
     this.#thread = null;
     this.#failure = null;
-    const job = this.#take();
-    if (job !== null && isOutOfMemory(failure) && !wasAlone && !job.isSecondTry && !this.#closed) {
-      // The memory may have been other requests': each is judged alone.
-      job.isSecondTry = true;
-      this.#begun.unshift(job);
-    } else job?.reject(isOutOfMemory(failure) ? tooMuch("memory", failure) : failure);
+    this.#take()?.reject(isOutOfMemory(failure) ? tooMuch("memory", failure) : failure);
     this.#next();
   }
 
@@ -159,7 +149,6 @@ interface Job {
   readonly signal: AbortSignal | null;
   readonly resolve: (answer: unknown) => void;
   readonly reject: (error: Error) => void;
-  isSecondTry: boolean;
 }
 
 function isOutOfMemory(error: Error): boolean {

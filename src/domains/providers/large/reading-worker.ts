@@ -1,10 +1,12 @@
 import { parentPort } from "node:worker_threads";
 import { systemClock } from "../../../kernel/clock.ts";
+import { Problem } from "../../../kernel/problem.ts";
 import type { ModelRequest } from "../../../kernel/request.ts";
 import type { Provider } from "../contract.ts";
 import { createLocalProvider } from "../local/local.ts";
 import { TABLE } from "../table.ts";
 import { PARSERS } from "./parsers.ts";
+import { holdsMoreValues } from "./value-count.ts";
 import { replyOf, type LargeBody, type Order, type Question, type RequestHead } from "./protocol.ts";
 
 if (parentPort !== null) serve(parentPort);
@@ -47,7 +49,7 @@ function headOf({ kind, dialect, model, stream, includeUsage, attribution }: Mod
 /** Parsed requests between two questions about them, in order of last use. */
 const kept = new Map<number, ModelRequest>();
 const KEPT_REQUESTS = 8;
-const KEPT_BYTES = 64 * 1024 * 1024;
+const KEPT_BYTES = 32 * 1024 * 1024;
 
 function requestOf({ key, parser, memory, attribution }: LargeBody): ModelRequest {
   const known = kept.get(key);
@@ -57,10 +59,19 @@ function requestOf({ key, parser, memory, attribution }: LargeBody): ModelReques
     room -= body.byteLength;
     if (room < 0 || kept.size >= KEPT_REQUESTS) kept.delete(other);
   }
-  const request = known ?? PARSERS[parser](Buffer.from(memory), attribution);
+  const request = known ?? parse(parser, Buffer.from(memory), attribution);
   kept.set(key, request);
   return request;
 }
+
+function parse(parser: LargeBody["parser"], body: Buffer, attribution: LargeBody["attribution"]): ModelRequest {
+  if (holdsMoreValues(body, VALUES_AT_MOST))
+    throw new Problem("request_too_large", { message: `The body holds more than ${VALUES_AT_MOST} values. Send fewer, longer ones.` });
+  return PARSERS[parser](body, attribution);
+}
+
+/** 200,000 messages have 600,000. No body that is parsed on the event loop has room for as many. */
+const VALUES_AT_MOST = 2_000_000;
 
 /** The pure halves of every provider; nothing is dispatched from here. */
 const PROVIDERS: ReadonlyMap<string, Provider> = new Map(

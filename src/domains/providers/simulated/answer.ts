@@ -122,7 +122,9 @@ function stopAt(whole: string, stops: readonly string[]): { readonly text: strin
 }
 
 function seedsOf(chat: ChatRequest): number[] {
-  const said = JSON.stringify([chat.messages, chat.tools.map((tool) => tool.name)]).slice(1);
+  // Where the caller wrote a thing is no part of what it said: callers of all dialects are answered alike.
+  const withoutPlaces = (key: string, value: unknown): unknown => (key === "at" ? undefined : value);
+  const said = JSON.stringify([chat.messages, chat.tools.map((tool) => tool.name)], withoutPlaces).slice(1);
   return Array.from({ length: chat.choices }, (_, choice) =>
     createHash("sha256").update(`[${chat.seed},${choice},`).update(said).digest().readUIntBE(0, 6),
   );

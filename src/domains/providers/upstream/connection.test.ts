@@ -1,7 +1,7 @@
 import { test, type TestContext } from "node:test";
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { createServer, type AddressInfo, type Socket } from "node:net";
+import { createServer, type AddressInfo, Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { systemClock } from "../../../kernel/clock.ts";
@@ -67,6 +67,27 @@ test("a connection whose response was not whole, by the book and followed by not
     await client.close();
     await upstream.close();
   }
+});
+
+test("a long body goes to the socket in pieces, arrives whole, and leaves the connection in use", async (t) => {
+  const written = t.mock.method(Socket.prototype, "write");
+  const { client, upstream } = await setUp(t, ({ socket }) => socket.write(ANSWER));
+  const body = Buffer.from(Array.from({ length: 1_000_003 }, (_, index) => index % 251));
+  for (const length of [body.length, 3 * 256 * 1024, 256 * 1024 + 1])
+    assert.match((await ask(client, upstream.baseUrl, { body: body.subarray(0, length) })).body ?? "", /hello/);
+  assert.deepEqual(
+    upstream.exchanges.map((exchange) => [exchange.connection, exchange.body.equals(body.subarray(0, exchange.body.length))]),
+    [
+      [0, true],
+      [0, true],
+      [0, true],
+    ],
+  );
+  assert.deepEqual(
+    upstream.exchanges.map((exchange) => exchange.body.length),
+    [body.length, 3 * 256 * 1024, 256 * 1024 + 1],
+  );
+  assert.equal(Math.max(...written.mock.calls.map(({ arguments: [bytes] }) => bytes.length)), 256 * 1024);
 });
 
 test("a connection whose call was aborted or timed out is closed, never used again", async (t) => {
@@ -142,7 +163,7 @@ test("onSent comes when the connection stands and before the first byte; where i
   assert.equal(arrived, 1);
 });
 
-test("a request is one write of head and body, also a large one, and arrives as it was given", async (t) => {
+test("a request arrives as it was given, of any length", async (t) => {
   const { client, upstream } = await setUp(t, ({ socket }) => socket.write(ANSWER));
   for (const length of [0, 1, 16 * 1024, 16 * 1024 + 1, 5_000_000]) {
     const body = Buffer.alloc(length, "é");

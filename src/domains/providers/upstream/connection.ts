@@ -54,6 +54,8 @@ export class Connection implements Expiring, ResponseSink {
   #cancelOpening: CancelOpening | null = null;
   #user: ConnectionUser | null = null;
   #message: Message | null = null;
+  /** What of a long body was not handed to the socket yet. */
+  #unsent: Buffer | null = null;
   #idleUntil = 0;
   #isPaused = false;
 
@@ -71,6 +73,7 @@ export class Connection implements Expiring, ResponseSink {
         this.#cancelOpening = null;
         this.#socket = socket;
         socket.on("data", (chunk: Buffer) => this.#onData(chunk));
+        socket.on("drain", () => this.#sendMore());
         socket.on("end", () => this.#onClose(null));
         socket.on("error", (error) => this.#onClose(error));
         socket.on("close", () => this.#onClose(null));
@@ -114,6 +117,7 @@ export class Connection implements Expiring, ResponseSink {
     this.#state = "closed";
     this.#user = null;
     this.#message = null;
+    this.#unsent = null;
     this.#reader.stop();
     this.#cancelOpening?.();
     this.#cancelOpening = null;
@@ -164,7 +168,21 @@ export class Connection implements Expiring, ResponseSink {
     } catch (thrown) {
       return this.#lose(errorOf(thrown));
     }
-    if (this.#user === user) write(socket, message);
+    if (this.#user === user) this.#goOn(socket, write(socket, message));
+  }
+
+  #sendMore(): void {
+    const rest = this.#unsent;
+    const socket = this.#socket;
+    if (rest === null || socket === null) return;
+    socket.write(rest.subarray(0, SLICE_BYTES));
+    this.#goOn(socket, rest.subarray(SLICE_BYTES));
+  }
+
+  /** The rest follows on `drain`; where the kernel took everything at once there is none, and it follows in the loop's next turn. */
+  #goOn(socket: Socket, rest: Buffer): void {
+    this.#unsent = rest.length === 0 ? null : rest;
+    if (this.#unsent !== null && !socket.writableNeedDrain) setImmediate(() => this.#sendMore());
   }
 
   #onData(chunk: Buffer): void {
@@ -213,7 +231,7 @@ export class Connection implements Expiring, ResponseSink {
     const user = this.#user;
     const seconds = this.#reader.keepAliveSeconds;
     const idleMs = seconds === null ? IDLE_MS : Math.min(seconds * 1000 - IDLE_MARGIN_MS, MAX_IDLE_MS);
-    if (!this.#reader.mayReuse || idleMs <= 0 || this.#socket?.writableLength !== 0) this.destroy();
+    if (!this.#reader.mayReuse || idleMs <= 0 || this.#unsent !== null || this.#socket?.writableLength !== 0) this.destroy();
     else {
       this.#user = null;
       this.#state = "idle";
@@ -231,8 +249,8 @@ function errorOf(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error("something that is no error was thrown", { cause: thrown });
 }
 
-/** One write to the kernel: small bodies are copied behind their head, large ones go beside it. */
-function write(socket: Socket, { head, body }: Message): void {
+/** One write to the kernel: small bodies are copied behind their head, large ones go beside it. Returns what of a long body is left. */
+function write(socket: Socket, { head, body }: Message): Buffer {
   const length = `${body.length}\r\n\r\n`;
   const headBytes = head.length + length.length;
   const isSmall = body.length <= MAX_COPIED_BYTES;
@@ -242,15 +260,22 @@ function write(socket: Socket, { head, body }: Message): void {
   if (isSmall) {
     bytes.set(body, headBytes);
     socket.write(bytes);
-    return;
+    return NOTHING;
   }
   socket.cork();
   socket.write(bytes);
-  socket.write(body);
+  socket.write(body.subarray(0, SLICE_BYTES));
   socket.uncork();
+  return body.subarray(SLICE_BYTES);
 }
 
 const MAX_COPIED_BYTES = 16 * 1024;
+/**
+ * A long body goes to the socket in pieces, each after the one before was taken: 20 MiB in one write stop the event loop for 35 ms of
+ * TLS (75 ms in all), in pieces for less than 4 ms (25 ms in all).
+ */
+const SLICE_BYTES = 256 * 1024;
+const NOTHING = Buffer.alloc(0);
 
 /** How long an idle connection is kept where the upstream says nothing, ms: under the 5 s that uvicorn and Node close after. */
 const IDLE_MS = 4_000;

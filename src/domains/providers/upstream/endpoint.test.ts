@@ -240,6 +240,19 @@ test("a proxy that refuses, is absent, hangs, or speaks before the tunnel's TLS 
   }
 });
 
+test("a proxy that repeats what it was told, in a fault that can be the caller's, tells no password", async (t) => {
+  const proxy = createHttpServer((request, response) => {
+    const told = `${request.headers["proxy-authorization"]}, which is user:p@ssword or user:p%40ssword`;
+    response.writeHead(400, { "content-type": "application/json" }).end(JSON.stringify({ error: { message: told } }));
+  });
+  const url = `http://user:p%40ssword@127.0.0.1:${await listening(t, proxy)}`;
+  const { failure } = await ask(newClient(t), "http://127.0.0.1:9/v1", { transport: { ...PLAIN, proxy: url } });
+  assert.deepEqual(failure?.kind === "status" && [failure.status, failure.message], [
+    400,
+    "Basic [redacted], which is user:[redacted] or user:[redacted]",
+  ]);
+});
+
 test("an abort while a proxy is asked closes its connection at once", async (t) => {
   const proxy = await rawUpstream(() => undefined);
   t.after(() => proxy.close());

@@ -111,6 +111,13 @@ function proxyOf(url: URL): Address & { readonly authorization: string | null } 
   return { ...addressOf(url), authorization: url.username === "" && url.password === "" ? null : `Basic ${basic}` };
 }
 
+/** A proxy's password as it is, as a URL has it and as the header does. */
+export function secretsOfProxy(proxy: string): string[] {
+  const url = new URL(proxy);
+  const { authorization } = proxyOf(url);
+  return authorization === null ? [] : [decodeURIComponent(url.password), url.password, authorization.slice("Basic ".length)];
+}
+
 function bracketed(host: string): string {
   return host.includes(":") ? `[${host}]` : host;
 }

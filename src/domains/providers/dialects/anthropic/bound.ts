@@ -8,7 +8,7 @@ import { FIELDS } from "./fields.ts";
 
 /**
  * The most tokens one dispatch of the request can use: always a rule, since Anthropic's tokenizers are not published. Text counts
- * its UTF-8 bytes, tools and schemas 4 a byte, an image the vendor's published maximum, the template 512 and 32 a message. A part
+ * its UTF-8 bytes, tools and schemas 4 a byte, an image the dearest that was found published, the template 512 and 32 a message. A part
  * without a term (a PDF, whose pages nobody here has counted; a typed client tool, whose definition is the provider's) counts as
  * the context window, once for all of them: a longer prompt is rejected. Thinking is part of the output.
  */
@@ -36,8 +36,12 @@ const TEMPLATE_TOKENS = 512;
 const MESSAGE_TOKENS = 32;
 /** 530 is the dearest published count of the system prompt that tools bring (Claude 3 Opus); later tokenizers count a text up to 1.5 times. */
 const TOOL_PREAMBLE_TOKENS = 1024;
-/** 28 × 28 pixels a token: 4,784 for the largest image that models since 4.7 keep, 1,568 before (the vision page of the vendor's docs). */
-const IMAGE_TOKENS = 4784;
+/**
+ * Copies of the vendor's vision page publish two rules: ⌈width / 28⌉ × ⌈height / 28⌉, and width × height / 750. Its table of the largest image
+ * kept could not be read; launch notes of the 4.7 models say 3.75 megapixels, 2,576 pixels on the long edge. That is up to 4,929 by the
+ * first rule, rounding included, and 5,000 by the second; models before kept images of about 1,600.
+ */
+const IMAGE_TOKENS = 5000;
 
 interface Tally {
   tokens: number;

@@ -119,3 +119,6 @@ export const FIELDS: ReadonlyMap<string, FieldRule> = new Map<string, FieldRule>
   ...Object.entries(SDK_FIELDS),
   ...Object.entries(EXTENSIONS),
 ]);
+
+/** Sequences in `stop`. OpenAI takes 4, engines more. */
+export const MAX_STOPS = 16;

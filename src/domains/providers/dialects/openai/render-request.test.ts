@@ -69,6 +69,7 @@ test("what this dialect cannot say is refused by the caller's own name or path",
   const tool = { role: "tool", at: AT, toolCallId: "c", content: [], isError: false, cache: null } as const;
   const cases: [Partial<ChatRequest>, Extensions, string][] = [
     [{ topK: 5 }, NO_EXTENSIONS, "top_k"],
+    [{ stop: Array.from({ length: 17 }, String) }, EVERY, "stop_sequences"],
     [{ reasoning: { kind: "budget", tokens: 2000 } }, EVERY, "thinking"],
     [{ messages: [{ role: "user", at: "", content: [{ kind: "document", at: AT, source: url, name: null, cache: null }] }] }, EVERY, AT],
     [{ messages: [{ ...tool, content: [{ ...image, at: `${AT}.content[0]` }] }] }, EVERY, `${AT}.content[0]`],

@@ -15,6 +15,7 @@ import type {
 } from "../../../../kernel/chat.ts";
 import type { Json, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
 import { settingName, unsupported } from "../settings.ts";
+import { MAX_STOPS } from "./fields.ts";
 
 /** What not every upstream of this dialect takes. */
 export interface Extensions {
@@ -40,6 +41,7 @@ export function renderChatCompletion(request: ModelRequest, takes: Extensions): 
     throw unsupported(settingName(request.dialect, setting), why);
   };
   if (chat.topK !== null && !takes.topK) refuse("topK", "It knows no such limit; leave it out.");
+  if (chat.stop.length > MAX_STOPS) refuse("stop", `It takes at most ${MAX_STOPS}.`);
   if (chat.reasoning?.kind === "budget") refuse("reasoning", "It takes an effort, not a budget in tokens.");
   const body: JsonObject = {
     model: request.model,

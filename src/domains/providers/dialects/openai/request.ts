@@ -6,7 +6,7 @@ import type { Attribution, JsonObject, ModelRequest } from "../../../../kernel/r
 import { refuseByPolicy } from "../field-rules.ts";
 import { METADATA, MAX_TOKENS, NO_ATTRIBUTION, ParsedRequest, TAG, attribute, invalid } from "../parsed-request.ts";
 import { toChat } from "./chat.ts";
-import { FIELDS } from "./fields.ts";
+import { FIELDS, MAX_STOPS } from "./fields.ts";
 
 /**
  * Parses a body of `/v1/chat/completions`. `headers` is what attribution headers said; it beats the body's `metadata`,
@@ -56,7 +56,6 @@ function refuseInside(read: Read): void {
 
 /** Choices in one request. */
 const MAX_CHOICES = 128;
-const MAX_STOPS = 16;
 
 const tokens = z.int().min(1).max(MAX_TOKENS).nullish();
 const choices = z.int().min(1).max(MAX_CHOICES).nullish();
