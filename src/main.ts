@@ -3,6 +3,7 @@ import type { AddressInfo } from "node:net";
 import path from "node:path";
 import type { FastifyInstance } from "fastify";
 import { type Config, ConfigError, databaseSettings, readConfig } from "./config.ts";
+import { capacitySource, createCapacity, thirdOfBytes } from "./domains/capacity/index.ts";
 import { createCatalog, createCatalogSource, type Deployment } from "./domains/catalog/index.ts";
 import { createIdentity, identitySource, KEY_INDEX, mintAdminKey, pepperOf } from "./domains/identity/index.ts";
 import { createMetering } from "./domains/metering/index.ts";
@@ -60,19 +61,42 @@ const MODEL_ENDPOINTS = [
 ];
 /** Between two looks at the configuration's version, ms. */
 const SNAPSHOT_POLL_MS = 500;
+/** How long what is no call may go on after the end of all calls, ms. */
+const LAST_ANSWERS_MS = 1_000;
 /** Between two looks for missing monthly partitions, ms. */
 const PARTITION_UPKEEP_MS = 6 * 60 * 60 * 1000;
 
-/** @throws ConfigError, CertificateProblem, MasterKeyProblem, DatabaseRefusal, JournalLocked with a sentence for the operator */
+/**
+ * A start that fails ends what it had begun: the database's processes above all, which would outlive this one.
+ * @throws ConfigError, CertificateProblem, MasterKeyProblem, DatabaseRefusal, JournalLocked with a sentence for the operator
+ */
 export async function startAtrium(config: Config): Promise<Atrium> {
+  const started = new AsyncDisposableStack();
+  try {
+    return await start(config, started);
+  } catch (error) {
+    // Why it could not start is what there is to say, also where something then does not end well.
+    await started.disposeAsync().catch(() => {});
+    throw error;
+  }
+}
+
+/** What it starts is ended in reverse order: first what takes calls, then what calls need to be settled and shipped. */
+async function start(config: Config, started: AsyncDisposableStack): Promise<Atrium> {
   const log = createLog(config.ATRIUM_LOG_LEVEL ?? (process.stderr.isTTY ? "warn" : "info"));
+  started.defer(() => log.close());
   const certificate = await openTls(config, log);
-  const storage = await openStorage(config, log);
+  started.defer(() => certificate?.close());
+  const storage = await openStorage(config, log, started);
   const domains = createDomains(config, storage, log);
+  started.defer(() => domains.keeping.close());
+  started.defer(() => domains.metering.close());
+  started.defer(() => storage.providers.close());
   const lost = await domains.metering.recover();
   if (lost > 0) log.warn({ attempts: lost }, "attempts that an earlier process left open were charged");
   const drain = createDrain();
   const servers = createSurfaces(config, certificate, storage, domains, drain, log);
+  started.defer(async () => void (await Promise.all([...new Set([servers.app, servers.management])].map(hangUp))));
   const isFirstStart = storage.snapshot.current.version === 0;
   const [url, managementUrl] = await listen(servers, config);
   // Once it listens: a start that fails before must not have minted keys that nobody was told.
@@ -84,13 +108,7 @@ export async function startAtrium(config: Config): Promise<Atrium> {
     async close() {
       // Until calls in flight have ended it still listens, so that probes and new calls get their 503.
       await drain.drain(config.ATRIUM_DRAIN_SECONDS * 1000);
-      await Promise.all([...new Set([servers.app, servers.management])].map(hangUp));
-      certificate?.close();
-      await storage.providers.close();
-      await domains.metering.close();
-      await domains.keeping.close();
-      await storage.close();
-      log.close();
+      await started.disposeAsync();
     },
   };
 }
@@ -133,13 +151,14 @@ async function listenAt(
   return `${config.TLS_CERT === null ? "http" : "https"}://${shown}:${bound.port}${config.BASE_PATH}`;
 }
 
+/** Takes no more connections. What administration has begun is answered; who then stays connected is cut. */
 async function hangUp(app: FastifyInstance): Promise<void> {
-  const closing = app.close();
-  app.server.closeAllConnections();
-  await closing;
+  const cut = setTimeout(() => app.server.closeAllConnections(), LAST_ANSWERS_MS);
+  await app.close();
+  clearTimeout(cut);
 }
 
-async function openStorage(config: Config, log: Log) {
+async function openStorage(config: Config, log: Log, started: AsyncDisposableStack) {
   const dataDirectory = config.ATRIUM_DATA_DIR;
   const masterKey = loadMasterKey({
     value: config.ATRIUM_MASTER_KEY ?? undefined,
@@ -148,6 +167,7 @@ async function openStorage(config: Config, log: Log) {
     random,
   });
   const database = await openDatabase({ ...databaseSettings(config), masterKey, clock, random, log });
+  started.defer(() => database.close());
   const { journal } = await openJournal({
     directory: path.join(dataDirectory, "journal"),
     durability: config.ATRIUM_DURABILITY,
@@ -155,6 +175,7 @@ async function openStorage(config: Config, log: Log) {
     makeId: newId,
     log,
   });
+  started.defer(() => journal.close());
   const modelsDirectory = config.ATRIUM_MODELS_DIR ?? path.join(dataDirectory, "models");
   const providers = createProviders({ clock, more: [createLocalProvider({ modelsDirectory, clock, log })] });
   const snapshot = await createSnapshot({
@@ -165,28 +186,17 @@ async function openStorage(config: Config, log: Log) {
     log,
     pollMs: SNAPSHOT_POLL_MS,
     listTenants: readRevisions,
-    sources: { identity: identitySource, tenants: tenantsSource, catalog: createCatalogSource({ providers: providers }) },
+    sources: { identity: identitySource, tenants: tenantsSource, catalog: createCatalogSource({ providers: providers }), capacity: capacitySource },
     indexes: { [KEY_INDEX]: (parts) => parts.identity.keys.keys(), [NAME_INDEX]: (parts) => [parts.tenants.tenant.name] },
   });
+  started.defer(() => snapshot.close());
   const upkeep = setInterval(
     () => database.ensurePartitions().catch((error: unknown) => log.error({ err: error }, "monthly partitions could not be made")),
     PARTITION_UPKEEP_MS,
   );
   upkeep.unref();
-  return {
-    masterKey,
-    database,
-    journal,
-    providers,
-    snapshot,
-    modelsDirectory,
-    async close() {
-      clearInterval(upkeep);
-      await snapshot.close();
-      await journal.close();
-      await database.close();
-    },
-  };
+  started.defer(() => clearInterval(upkeep));
+  return { masterKey, database, journal, providers, snapshot, modelsDirectory };
 }
 
 type Storage = Awaited<ReturnType<typeof openStorage>>;
@@ -203,6 +213,7 @@ function createDomains(config: Config, storage: Storage, log: Log) {
   });
   const tenants = createTenants({ ...shared, revokeProjectKeys: identity.keys.revokeProject });
   const catalog = createCatalog({ ...shared, providers: providers });
+  const capacity = createCapacity({ ...shared, projectOf: tenants.projects.idOf, countTokens: thirdOfBytes });
   const records = createRecords(shared);
   const keeping = startRecordKeeping({
     ...shared,
@@ -228,7 +239,7 @@ function createDomains(config: Config, storage: Storage, log: Log) {
         snapshot.ownerOf(NAME_INDEX, nameOrId) ?? (snapshot.current.tenants.has(nameOrId as TenantId) ? (nameOrId as TenantId) : null),
     },
   });
-  return { identity, tenants, catalog, records, keeping, metering };
+  return { identity, tenants, catalog, capacity, records, keeping, metering };
 }
 
 type Domains = ReturnType<typeof createDomains>;
@@ -242,7 +253,7 @@ function createSurfaces(
   log: Log,
 ): Servers {
   const { database, journal, snapshot } = storage;
-  const { identity, tenants, catalog, records, keeping, metering } = domains;
+  const { identity, tenants, catalog, capacity, records, keeping, metering } = domains;
   const { authenticate, allow } = identity;
   const metrics = createMetrics();
   const refused = (refusal: Refusal): void => {
@@ -253,6 +264,7 @@ function createSurfaces(
     callsInFlight: () => drain.inFlight,
     unshippedRecords: () => metering.figures().records,
     configurationAgeSeconds: () => snapshot.stalenessMs() / 1000,
+    limitLevels: capacity.levels,
   });
   const platform = createPlatform(storage, domains, (event) => {
     metrics.call(event);
@@ -287,7 +299,7 @@ function createSurfaces(
     modelsFor: (principal) => catalog.modelsFor(snapshot.current, platform.resolve(principal), principal),
     modelFor: (principal, name) => catalog.modelFor(snapshot.current, platform.resolve(principal), principal, name),
   });
-  const routes = [...tenants.routes, ...identity.routes, ...catalog.routes, ...metering.routes, ...records.routes];
+  const routes = [...tenants.routes, ...identity.routes, ...catalog.routes, ...capacity.routes, ...metering.routes, ...records.routes];
   const runner: RunnerNeeds = {
     clock,
     makeId: newId,
@@ -327,7 +339,7 @@ function noteRefusal(
 /** The verbs of the domains that a call needs. */
 function createPlatform(
   { providers, snapshot }: Storage,
-  { identity, tenants, catalog, metering }: Domains,
+  { identity, tenants, catalog, capacity, metering }: Domains,
   emit: Platform["emit"],
 ): Platform {
   const salts = new WeakMap<TenantKeyring, string>();
@@ -340,6 +352,7 @@ function createPlatform(
     resolve: (principal) => tenants.resolve(principal, snapshot.current),
     openSession: (principal, named) => identity.openSession(principal, named, keyringOf({ snapshot }, principal.tenant).secret("session")),
     modelFor: (tenant, principal, name) => catalog.modelFor(snapshot.current, tenant, principal, name),
+    permit: capacity.permit,
     cacheSalt(tenant) {
       const keyring = keyringOf({ snapshot }, tenant);
       let salt = salts.get(keyring);

@@ -83,7 +83,7 @@ const MINTS = {
   Session: "domains/identity/session.ts",
   Allowed: "domains/identity/allow.ts",
   Tenant: "domains/tenants/resolve.ts",
-  Permit: "pipeline/permit.ts",
+  Permit: "domains/capacity/limiter.ts",
   CompiledRequest: "pipeline/compile.ts",
   Route: "pipeline/route.ts",
   Slot: "pipeline/place.ts",

@@ -1,3 +1,4 @@
+import type { LimitFigures } from "../domains/capacity/index.ts";
 import type { CallId, TenantId } from "../kernel/ids.ts";
 import type { Problem } from "../kernel/problem.ts";
 import type { ModelRequest } from "../kernel/request.ts";
@@ -37,6 +38,8 @@ export interface Caller {
   readonly drained: () => boolean;
   /** Reads and parses the body, within the bounds of api.md and of the tenant. @throws Problem */
   read(tenant: TenantId): Promise<ModelRequest>;
+  /** Takes what says how much is left under the call's limits: the head of the answer tells it, whatever the answer is. */
+  tellLimits(figures: () => LimitFigures): void;
   /** Writes head and body. Resolves when the last byte was handed to the socket or the client is gone; never rejects. */
   send(response: CheckedResponse, evidence: Dispatched): Promise<Delivery>;
   /** Answers with a problem, as status or, once the stream has begun, as the dialect's terminal error event. */

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import path from "node:path";
 import { test } from "node:test";
+import type { Permit } from "../domains/capacity/index.ts";
 import type { Hold, MeteredResponse } from "../domains/metering/index.ts";
 import type { ProviderResponse } from "../domains/providers/index.ts";
 import type { Principal } from "../domains/identity/index.ts";
@@ -24,7 +25,7 @@ import { dispatch } from "./dispatch.ts";
 import { hold } from "./hold.ts";
 import { meter } from "./meter.ts";
 import { open } from "./open.ts";
-import { permit, type Permit } from "./permit.ts";
+import { permit } from "./permit.ts";
 import { place, type Slot } from "./place.ts";
 import type { Platform } from "./platform.ts";
 import { resolve } from "./resolve.ts";
@@ -52,11 +53,11 @@ export function skippingAStepDoesNotCompile(
   // @ts-expect-error no session before the request
   open(platform, resolved);
   // @ts-expect-error no permit before the session
-  permit(asked);
+  void permit(platform, asked);
   // @ts-expect-error nothing is compiled that was not permitted
   compile(opened);
   // @ts-expect-error nothing is placed that was not routed
-  place(platform, { hop: held.hop, of: held.of });
+  void place(platform, { hop: held.hop, of: held.of });
   // @ts-expect-error nothing is held that has no slot
   void hold(platform, { hop: held.hop, of: held.of, route: held.route });
   // @ts-expect-error nothing is dispatched that was not held
@@ -73,7 +74,7 @@ export function forgingEvidenceDoesNotCompile() {
   // @ts-expect-error a principal is more than its fields
   const principal: Principal = { kind: "key", id: "x", key: null, tenant: "t", project: null, permissions: new Set(), models: null };
   // @ts-expect-error a permit cannot be written down
-  const forgedPermit: Permit = { release() {} };
+  const forgedPermit: Permit = { figures: () => ({ requests: null, tokens: null }), release() {} };
   // @ts-expect-error neither can a slot
   const slot: Slot = { release() {} };
   // @ts-expect-error a request becomes a compiled one only by compiling

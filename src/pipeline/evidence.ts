@@ -1,3 +1,4 @@
+import type { Permit, Refusal } from "../domains/capacity/index.ts";
 import type { Principal, Session, Allowed } from "../domains/identity/index.ts";
 import type { Hold, Settlement } from "../domains/metering/index.ts";
 import type { ProviderResponse } from "../domains/providers/index.ts";
@@ -6,7 +7,6 @@ import type { HopId } from "../kernel/ids.ts";
 import type { ModelRequest } from "../kernel/request.ts";
 import type { Caller, CallContext } from "./caller.ts";
 import type { CompiledRequest } from "./compile.ts";
-import type { Permit } from "./permit.ts";
 import type { Slot } from "./place.ts";
 import type { Route } from "./route.ts";
 
@@ -34,6 +34,10 @@ export interface Opened extends Asked {
 }
 export interface Permitted extends Opened {
   readonly permit: Permit;
+}
+/** A call that a limit refused. */
+export interface Limited extends Opened {
+  readonly refusal: Refusal;
 }
 export interface Compiled extends Permitted {
   readonly compiled: CompiledRequest;

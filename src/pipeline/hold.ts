@@ -2,6 +2,7 @@ import { type Price, priceAt } from "../domains/catalog/index.ts";
 import type { AttemptFacts } from "../domains/metering/index.ts";
 import type { AttemptId } from "../kernel/ids.ts";
 import type { TokenBound } from "../kernel/tokens.ts";
+import { boundOf } from "./bound.ts";
 import { advance, type Held, type Placed } from "./evidence.ts";
 import type { Platform } from "./platform.ts";
 
@@ -10,7 +11,7 @@ export async function hold(platform: Platform, placed: Placed): Promise<Held> {
   const startedAt = platform.clock.now();
   const { deployment } = placed.slot;
   const price = priceAt(deployment.prices, startedAt);
-  const bound = await platform.bound(platform.provider(deployment.provider), placed.of.compiled, deployment.model);
+  const bound = await boundOf(platform, placed.of.compiled, deployment);
   return advance(placed, { hold: await platform.hold(facts(platform, placed, { price, bound, startedAt }), price) });
 }
 

@@ -16,7 +16,7 @@ export async function runHop(platform: Platform, of: Compiled): Promise<Outcome>
   const hop = { hop: platform.newId<HopId>(), of };
   of.call.hops.push(hop);
   const routed = route(platform, hop);
-  const placed = place(platform, routed);
+  const placed = await place(platform, routed);
   try {
     const held = await hold(platform, placed);
     const dispatched = await dispatch(platform, held).catch((thrown: unknown) => abandonHop(platform, held, thrown));

@@ -1,12 +1,69 @@
-import type { Brand } from "../kernel/brand.ts";
+import type { CallFacts, Refusal } from "../domains/capacity/index.ts";
+import { Problem } from "../kernel/problem.ts";
+import { boundOf } from "./bound.ts";
 import { advance, type Opened, type Permitted } from "./evidence.ts";
+import type { Platform } from "./platform.ts";
 
-/** Room under every rate and concurrency limit of the call. Released when the call is over. */
-export type Permit = Brand<{ release(): void }, "Permit">;
-
-const UNLIMITED = { release() {} } as Permit;
-
-/** Takes the call's place under its limits, all or none. No limit exists yet that could refuse one. */
-export function permit(call: Opened): Permitted {
-  return advance(call, { permit: UNLIMITED });
+/** Takes the call's place under its limits, all or none. @throws Problem rate_limit_exceeded, capacity_exceeded, model_not_found */
+export async function permit(platform: Platform, call: Opened): Promise<Permitted> {
+  const verdict = await platform.permit(facts(platform, call));
+  if (verdict.kind === "permitted") {
+    call.caller.tellLimits(verdict.permit.figures);
+    return advance(call, { permit: verdict.permit });
+  }
+  const { refusal } = advance(call, { refusal: verdict.refusal });
+  if (!refusal.isShared) call.caller.tellLimits(() => refusal.figures);
+  throw problemOf(refusal);
 }
+
+function facts(platform: Platform, { request, tenant, principal }: Opened): CallFacts {
+  const model = platform.modelFor(tenant, principal, request.model);
+  const [deployment] = model.deployments;
+  return {
+    tenant: tenant.record.id,
+    tier: tenant.record.tier,
+    project: tenant.project?.id ?? null,
+    key: principal.key?.id ?? null,
+    model: model.id,
+    deployment: deployment?.id ?? null,
+    request,
+    bound: () => (deployment === undefined ? NOTHING : boundOf(platform, request, deployment)),
+  };
+}
+
+/** A model without a deployment is refused by `route`. */
+const NOTHING = { input: 0, output: 0, certainty: "proof" } as const;
+
+/** A limit that others are counted under says nothing of itself: its numbers would tell what they do. */
+function problemOf({ limit, charge, retryAfterSeconds, isShared }: Refusal): Problem {
+  if (retryAfterSeconds === null)
+    return new Problem(isShared ? "capacity_exceeded" : EXCEEDS_LIMIT, {
+      message: isShared
+        ? "The request is larger than this model's capacity for one request. Make it smaller."
+        : `The request counts ${charge} ${COUNTED[limit.dimension]}, and the limit '${limit.name}' lets at most ${limit.burst} pass at once. ${SMALLER[limit.dimension]}`,
+      headers: { "x-should-retry": "false" },
+    });
+  if (isShared) return new Problem("capacity_exceeded", { retryAfterSeconds });
+  const rate =
+    limit.dimension === "concurrency" ? `${limit.amount} ${COUNTED.concurrency}` : `${limit.amount} ${COUNTED[limit.dimension]} a minute`;
+  return new Problem("rate_limit_exceeded", {
+    message: `The limit '${limit.name}' of ${rate} for this ${limit.scope} is reached. Retry after the time in 'retry-after'.`,
+    retryAfterSeconds,
+  });
+}
+
+/** The catalogue's name for a charge that no time lets pass. */
+const EXCEEDS_LIMIT = "rate_limit_exceeded";
+
+const COUNTED = {
+  requests: "requests",
+  tokens: "tokens",
+  concurrency: "calls at once",
+  prefix_tokens: "tokens of new prompt prefixes",
+} as const;
+const SMALLER = {
+  requests: "Ask your administrator for a larger burst.",
+  tokens: "Shorten it, or ask for fewer output tokens with 'max_tokens'.",
+  concurrency: "Ask your administrator for a larger limit.",
+  prefix_tokens: "Shorten it.",
+} as const;

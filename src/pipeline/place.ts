@@ -7,9 +7,9 @@ import type { Platform } from "./platform.ts";
 export type Slot = Brand<{ readonly deployment: Deployment; release(): void }, "Slot">;
 
 /** No deployment is full as far as the platform knows: the first candidate serves, if it can honour every field. @throws Problem */
-export function place(platform: Platform, hop: Routed): Placed {
+export async function place(platform: Platform, hop: Routed): Promise<Placed> {
   const deployment = hop.route.candidates[0] as Deployment;
-  platform.provider(deployment.provider).accept(hop.of.compiled, deployment);
+  await platform.accept(platform.provider(deployment.provider), hop.of.compiled, deployment);
   const slot = { deployment, release() {} } as Slot;
   return advance(hop, { slot });
 }

@@ -98,6 +98,8 @@ test("a call that was answered is recorded with all its evidence, exact money an
     status: 200,
     problem: null,
     cause: undefined,
+    limit: null,
+    limitDimension: null,
     tenant: "tenant",
     project: "project",
     principal: "key",
@@ -120,6 +122,13 @@ test("a call that was answered is recorded with all its evidence, exact money an
     durationMs: 87.7,
   } satisfies CallEvent);
   assert.doesNotMatch(JSON.stringify(event), /the caller's words/);
+});
+
+test("a call that a limit refused is recorded with that limit's id and what it counts", () => {
+  const refusal = { limit: { id: "limit", name: "the tenant's own word", dimension: "tokens" } };
+  const event = eventOf({ ...WHOLE, refusal }, { kind: "problem", problem: new Problem("rate_limit_exceeded") });
+  assert.deepEqual([event.status, event.limit, event.limitDimension], [429, "limit", "tokens"]);
+  assert.doesNotMatch(JSON.stringify(event), /the tenant's own word/);
 });
 
 test("a call is recorded with what it got to, and null for the rest", () => {

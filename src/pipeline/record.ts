@@ -1,16 +1,16 @@
 import { formatUsd } from "../kernel/money.ts";
 import { inputTokens, outputTokens } from "../kernel/tokens.ts";
 import type { CallEvent } from "../telemetry/index.ts";
-import type { Abandoned, Compiled, Dispatched, Received } from "./evidence.ts";
-import type { Outcome } from "./outcome.ts";
+import type { Compiled, Dispatched, Limited, Received } from "./evidence.ts";
+import { type Outcome, settlementOf } from "./outcome.ts";
 import type { Platform } from "./platform.ts";
 
 /** One wide event per call, with whatever evidence the call got to. Metadata only, never content. */
-export function record(platform: Platform, received: Received & Partial<Compiled>, outcome: Outcome): void {
-  const { call, principal, tenant, request } = received;
-  const hop = call.hops.at(-1) as Partial<Dispatched & Abandoned> | undefined;
+export function record(platform: Platform, received: Received & Partial<Compiled & Limited>, outcome: Outcome): void {
+  const { call, principal, tenant, request, refusal } = received;
+  const hop = call.hops.at(-1) as Partial<Dispatched> | undefined;
   const deployment = hop?.slot?.deployment;
-  const settlement = ("settlement" in outcome ? outcome.settlement : hop?.settlement) ?? null;
+  const settlement = settlementOf(call.hops, outcome);
   platform.emit({
     call: call.id,
     trace: call.trace,
@@ -19,6 +19,8 @@ export function record(platform: Platform, received: Received & Partial<Compiled
     status: statusOf(outcome),
     problem: "problem" in outcome ? outcome.problem.code : null,
     cause: "problem" in outcome ? outcome.problem.cause : undefined,
+    limit: refusal?.limit.id ?? null,
+    limitDimension: refusal?.limit.dimension ?? null,
     tenant: principal?.tenant ?? null,
     project: tenant?.project?.id ?? null,
     principal: principal?.id ?? null,

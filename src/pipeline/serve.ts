@@ -5,7 +5,7 @@ import { compile } from "./compile.ts";
 import type { Received } from "./evidence.ts";
 import { runHop } from "./hop.ts";
 import { open } from "./open.ts";
-import type { Outcome } from "./outcome.ts";
+import { type Outcome, usedBy } from "./outcome.ts";
 import { permit } from "./permit.ts";
 import type { Platform } from "./platform.ts";
 import { record } from "./record.ts";
@@ -23,10 +23,11 @@ async function answer(platform: Platform, received: Received): Promise<Outcome> 
   const resolved = resolve(platform, authenticated);
   const asked = await ask(platform, resolved);
   const opened = open(platform, asked);
-  const permitted = permit(opened);
+  const permitted = await permit(platform, opened);
+  let outcome: Outcome | null = null;
   try {
-    return await runHop(platform, compile(permitted));
+    return (outcome = await runHop(platform, compile(permitted)));
   } finally {
-    permitted.permit.release();
+    permitted.permit.release(usedBy(received.call.hops, outcome));
   }
 }

@@ -9,6 +9,9 @@ export interface CallEvent {
   readonly problem: string | null;
   /** What really happened, for the log of a failed call. */
   readonly cause: unknown;
+  /** The id of the limit that refused it, and what that counts. */
+  readonly limit: string | null;
+  readonly limitDimension: string | null;
   readonly tenant: string | null;
   readonly project: string | null;
   readonly principal: string | null;

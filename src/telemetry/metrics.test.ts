@@ -11,6 +11,8 @@ const EVENT: CallEvent = {
   status: 200,
   problem: null,
   cause: undefined,
+  limit: null,
+  limitDimension: null,
   tenant: "tenant-canary",
   project: "project-canary",
   principal: "key-canary",
@@ -95,11 +97,21 @@ test("ten thousand tenants, keys, models and addresses make no more series than 
 test("gauges are read when they are scraped", async () => {
   const metrics = createMetrics();
   let inFlight = 1;
-  metrics.watch({ callsInFlight: () => inFlight, unshippedRecords: () => 2, configurationAgeSeconds: () => 0.5 });
+  metrics.watch({ callsInFlight: () => inFlight, unshippedRecords: () => 2, configurationAgeSeconds: () => 0.5, limitLevels: () => 3 });
   assert.match(await metrics.render(), /^atrium_calls_in_flight 1$/m);
   inFlight = 5;
   const text = await metrics.render();
   assert.match(text, /^atrium_calls_in_flight 5$/m);
   assert.match(text, /^atrium_journal_unshipped_records 2$/m);
   assert.match(text, /^atrium_configuration_age_seconds 0.5$/m);
+  assert.match(text, /^atrium_limit_levels 3$/m);
+});
+
+test("calls that a limit refused are counted by what it counts, and by nothing else", async () => {
+  const metrics = createMetrics();
+  metrics.call(EVENT);
+  for (const limitDimension of ["requests", "requests", "tokens"])
+    metrics.call({ ...EVENT, outcome: "problem", status: 429, problem: "rate_limit_exceeded", limit: "limit-canary", limitDimension });
+  const limited = ours(await metrics.render()).filter((line) => line.startsWith("atrium_limited_total"));
+  assert.deepEqual(limited, ['atrium_limited_total{dimension="requests"} 2', 'atrium_limited_total{dimension="tokens"} 1']);
 });

@@ -8,6 +8,8 @@ export interface Gauges {
   readonly unshippedRecords: () => number;
   /** Since the configuration was last known to be current. */
   readonly configurationAgeSeconds: () => number;
+  /** Limits × subjects that are counted in memory. */
+  readonly limitLevels: () => number;
 }
 
 const LATENCY_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
@@ -44,6 +46,18 @@ export function createMetrics() {
     labelNames: ["provider"],
     registers,
   });
+  const refusals = new Counter({
+    name: "atrium_refusals_total",
+    help: "Requests that authorization refused, unknown credentials included.",
+    labelNames: ["code"],
+    registers,
+  });
+  const limited = new Counter({
+    name: "atrium_limited_total",
+    help: "Calls that a rate or concurrency limit refused, by what it counts.",
+    labelNames: ["dimension"],
+    registers,
+  });
   // `labels()` builds and hashes a label set each time, so the children of each endpoint and provider are bound once.
   const endpoints = new Map<string, ReturnType<typeof bindEndpoint>>();
   const providers = new Map<string, ReturnType<typeof bindProvider>>();
@@ -68,6 +82,7 @@ export function createMetrics() {
       let child = ended.get(event.status);
       if (child === undefined) ended.set(event.status, (child = calls.labels(event.endpoint, event.outcome, String(event.status))));
       child.inc();
+      if (event.limitDimension !== null) limited.inc({ dimension: event.limitDimension });
       if (event.provider === null) return;
       const provider = remembered(providers, event.provider, bindProvider);
       if (event.firstTokenMs !== null) provider.firstToken.observe(event.firstTokenMs / 1000);
@@ -75,10 +90,14 @@ export function createMetrics() {
       if (event.outputTokens !== null) provider.output.inc(event.outputTokens);
       if (event.chargeUsd !== null) provider.charge.inc(Number(event.chargeUsd));
     },
+    refused(code: string): void {
+      refusals.inc({ code });
+    },
     watch(gauges: Gauges): void {
       gauge("atrium_calls_in_flight", "Calls that have begun and not ended.", gauges.callsInFlight);
       gauge("atrium_journal_unshipped_records", "Journal records that PostgreSQL does not have yet.", gauges.unshippedRecords);
       gauge("atrium_configuration_age_seconds", "Since the configuration was last confirmed.", gauges.configurationAgeSeconds);
+      gauge("atrium_limit_levels", "Limits and subjects that are counted in memory.", gauges.limitLevels);
     },
     /** Prometheus text format. */
     render: (): Promise<string> => registry.metrics(),

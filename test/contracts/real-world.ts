@@ -35,7 +35,7 @@ export function worldAt(url: string, adminKey: string, routes: readonly AnyRoute
     query: (route) =>
       route.id in EVERYTHING
         ? { start_time: String(startOfToday()), end_time: String(startOfToday() + 2 * 86_400), ...EVERYTHING[route.id] }
-        : {},
+        : (ACTIONS[route.id] ?? {}),
     async call(tenant, canary) {
       await admin("PUT", "/admin/v1/models/matrix", { visibility: "all" });
       await admin("PUT", "/admin/v1/models/matrix/deployments/only", { provider: "simulated", upstream_model: "simulated", price: "free" });
@@ -66,6 +66,13 @@ const EVERYTHING: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   "usage.costs": { group_by: "project_id,api_key_id,line_item,model,feature,user" },
   "platform_usage.report": { group_by: "tenant,project,key,model,deployment,feature,user" },
   "platform_usage.hops": {},
+};
+
+/** Actions that the matrix's things are made by: rows of refusals come between two answers by themselves. */
+const ACTIONS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  "audit.list": { action: "tenant.put" },
+  "tenant_audit.list": { action: "project.put" },
+  "organization_audit_logs.list": { "event_types[]": "project.created" },
 };
 
 /** Unix seconds. */

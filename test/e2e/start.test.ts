@@ -16,12 +16,15 @@ import {
   statSync,
   symlinkSync,
 } from "node:fs";
+import { type IncomingMessage, request } from "node:http";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { readConfig } from "../../src/config.ts";
 import { completionOf, JSON_HEADERS, scriptedUpstream } from "../../src/domains/providers/testing/scripted-upstream.ts";
+import { startAtrium } from "../../src/main.ts";
 import { emptyDatabase } from "../support/postgres.ts";
 
 // What the README promises about starting and stopping, on real processes, through its own commands.
@@ -160,16 +163,52 @@ test("a first start whose port is taken stops with a sentence, and the next one 
   assert.equal(await refused.exited, 1);
   assert.match(refused.output(), /^Something else listens on 127\.0\.0\.1:\d+: .*PORT/m);
   assert.doesNotMatch(refused.output(), STACK);
-  for (let looks = 0; processesOn(dataDirectory).length > 0; looks++) {
-    assert.ok(looks < 500, "the database of a server that could not start ends by itself");
-    await sleep(20);
-  }
+  assert.deepEqual(processesOn(dataDirectory), [], "the database of a server that could not start ended before it");
 
   const next = start(t, { dataDirectory });
   const url = await next.listens();
   await next.says(/demo\.json/);
   assert.equal(await adminStatus(url, readFileSync(path.join(dataDirectory, "admin.key"), "utf8").trim()), 200);
   await next.stop();
+});
+
+test("a start that fails, even once it listens, ends all that it had begun: the same process can start there again", async (t) => {
+  const [taken, free] = [createServer().listen(0, "127.0.0.1"), createServer().listen(0, "127.0.0.1")];
+  t.after(() => taken.close());
+  await Promise.all([once(taken, "listening"), once(free, "listening")]);
+  const [takenPort, freePort] = [taken, free].map((server) => (server.address() as AddressInfo).port);
+  await new Promise((resolve) => free.close(resolve));
+  const dataDirectory = path.join(newDirectory(), "data");
+  const config = readConfig({
+    PORT: String(freePort),
+    ATRIUM_MANAGEMENT_ADDRESS: `127.0.0.1:${takenPort}`,
+    ATRIUM_DATA_DIR: dataDirectory,
+    ATRIUM_LOG_LEVEL: "silent",
+  });
+  await assert.rejects(startAtrium(config), { name: "ConfigError", message: /^Something else listens on .* ATRIUM_MANAGEMENT_ADDRESS\.$/ });
+  assert.deepEqual(processesOn(dataDirectory), []);
+  await assert.rejects(fetch(`http://127.0.0.1:${freePort}/livez`), "nothing listens");
+
+  taken.close();
+  const atrium = await startAtrium(config);
+  assert.ok(atrium.adminKey !== null && atrium.demo !== null, "it is still the first start");
+  assert.equal(await adminStatus(String(atrium.managementUrl), atrium.adminKey), 200);
+
+  await t.test("and its end answers the administration that has begun", async () => {
+    const body = "{}";
+    const headers = { authorization: `Bearer ${atrium.adminKey}`, "content-type": "application/json", "content-length": body.length };
+    const begun = request(`${atrium.managementUrl}/admin/v1/tenants/late`, { method: "PUT", headers });
+    const answered = once(begun, "response") as Promise<[IncomingMessage]>;
+    begun.flushHeaders();
+    await sleep(50);
+    const closed = atrium.close();
+    await sleep(100);
+    begun.end(body);
+    const [response] = await answered;
+    assert.equal(response.resume().statusCode, 201);
+    await closed;
+    assert.deepEqual(processesOn(dataDirectory), []);
+  });
 });
 
 const noModel =

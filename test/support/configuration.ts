@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { type Capacity, capacitySource, createCapacity, thirdOfBytes } from "../../src/domains/capacity/index.ts";
 import { type Catalog, createCatalog, createCatalogSource, type ProviderFacts } from "../../src/domains/catalog/index.ts";
 import {
   createIdentity,
@@ -26,6 +27,7 @@ export interface Configuration {
   readonly identity: Identity;
   readonly tenants: Tenants;
   readonly catalog: Catalog;
+  readonly capacity: Capacity;
   readonly records: Records;
   /** What the runner does with a route: allow, one transaction, the handler, the version, the snapshot. Rejects with Problem. */
   act(principal: Principal, id: string, request?: ActRequest): Promise<Answer<Record<string, unknown>>>;
@@ -76,7 +78,7 @@ function openSnapshot(database: Database, options: ConfigurationOptions) {
     random: systemRandom,
     log: options.log ?? silentLog,
     pollMs: options.pollMs ?? 500,
-    sources: { identity: identitySource, tenants: tenantsSource, catalog: createCatalogSource({ providers }) },
+    sources: { identity: identitySource, tenants: tenantsSource, catalog: createCatalogSource({ providers }), capacity: capacitySource },
     listTenants: readRevisions,
     indexes: { [KEY_INDEX]: (parts) => parts.identity.keys.keys(), [NAME_INDEX]: (parts) => [parts.tenants.tenant.name] },
   });
@@ -100,13 +102,15 @@ export async function openConfiguration(
   });
   const tenants: Tenants = createTenants({ ...common, revokeProjectKeys: (tx, project) => identity.keys.revokeProject(tx, project) });
   const catalog = createCatalog({ ...common, providers });
+  const capacity = createCapacity({ ...common, projectOf: tenants.projects.idOf, countTokens: thirdOfBytes });
   const records = createRecords(common);
-  const routes: readonly TestRoute[] = [...identity.routes, ...tenants.routes, ...catalog.routes, ...records.routes];
+  const routes: readonly TestRoute[] = [...identity.routes, ...tenants.routes, ...catalog.routes, ...capacity.routes, ...records.routes];
   return {
     snapshot,
     identity,
     tenants,
     catalog,
+    capacity,
     records,
     async act(principal, id, request = {}) {
       const route = routes.find((each) => each.id === id);

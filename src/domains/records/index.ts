@@ -9,7 +9,7 @@ import { type AuditVerbs, createAuditVerbs } from "./service.ts";
 
 export { type Checkpoint, type CheckpointSigner, checkpointSchema, createCheckpointSigner } from "./checkpoint.ts";
 export { CHECKPOINT_FILE } from "./checkpoint-log.ts";
-export { type RecordKeeping, startRecordKeeping } from "./keeping.ts";
+export { startRecordKeeping } from "./keeping.ts";
 export type { AuditRow } from "./model.ts";
 export type { Refusal } from "./refusals.ts";
 export { type AuditVerbs, writeAudit } from "./service.ts";

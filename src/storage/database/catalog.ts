@@ -76,7 +76,9 @@ const SYSTEM_POLICIES = [
   ...["config_changes", "key_directory", "tenant_keys", "tenants", "projects", "api_keys", "credentials", "models"].map(
     (table) => `${table} SELECT`,
   ),
-  ...["deployments", "prices", "grants", "usage_rows", "ledger_entries"].map((table) => `${table} SELECT`),
+  ...["deployments", "prices", "grants", "usage_rows", "ledger_entries", "audit_chains", "tiers", "limits"].map(
+    (table) => `${table} SELECT`,
+  ),
   ...["usage_rows", "ledger_entries"].map((table) => `${table} INSERT`),
 ];
 

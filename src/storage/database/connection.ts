@@ -68,7 +68,9 @@ export async function guarded<T>(work: () => Promise<T>): Promise<T> {
 
 function isConnectionFailure(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
-  const code = (error as { code?: unknown }).code;
+  const { code, syscall } = error as { code?: unknown; syscall?: unknown };
+  // Of a socket's path, and not of a file that a backup or a restore has at hand.
+  if (code === "ENOENT") return syscall === "connect";
   if (typeof code === "string") return CONNECTION_CODES.has(code) || code.startsWith("08") || code.startsWith("57P");
   return CONNECTION_MESSAGES.test(error.message);
 }
@@ -103,7 +105,6 @@ const KEEP_ALIVE_DELAY_MS = 10_000;
 const CONNECTION_CODES: ReadonlySet<string> = new Set([
   "ECONNREFUSED",
   "ECONNRESET",
-  "ENOENT",
   "EPIPE",
   "ETIMEDOUT",
   "ENOTFOUND",

@@ -1,15 +1,29 @@
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Insertable, sql } from "kysely";
 import { silentLog, type TestDatabase, withDatabases } from "../../../test/support/postgres.ts";
 import { type AttemptId, leastIdAt, PLATFORM_TENANT, type ProjectId, type TenantId } from "../../kernel/ids.ts";
-import { createPool, guarded } from "./connection.ts";
+import { createPool, guarded, withClient } from "./connection.ts";
 import { asTenant, bumpConfig, CONFIG_CHANNEL, DatabaseUnavailable, type Database, openDatabase, type Tables, tenantOf } from "./index.ts";
 
 const A = "01900000-0000-7000-8000-00000000000a" as TenantId;
 const B = "01900000-0000-7000-8000-00000000000b" as TenantId;
 const AT = new Date("2026-11-22T12:00:00Z");
+
+test("a file that is missing is no database that is away", async () => {
+  await assert.rejects(
+    guarded(() => readFile(join(tmpdir(), "no such file"))),
+    { code: "ENOENT" },
+  );
+  await assert.rejects(
+    guarded(() => withClient("postgres:///none?host=/no/such/directory", "test", async () => {})),
+    DatabaseUnavailable,
+  );
+});
 
 test("a tenant's transaction and a job's run as two roles, neither of them above row security", async (t) => {
   await withDatabases(t, async (database) => {

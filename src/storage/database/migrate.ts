@@ -41,7 +41,7 @@ export async function migrate(options: MigrateOptions): Promise<Installation> {
     await refuseOldServer(client);
     const id = (await installationId(client)) ?? (await found(client, options));
     const migrations = options.migrations ?? readMigrations();
-    const { pending } = await schemaOf(client, id, options.masterKey, migrations);
+    const pending = await pendingBetweenBackups(client, options.log, () => schemaOf(client, id, options.masterKey, migrations));
     const roles = requestRoles(options.masterKey, id);
     await ensureRoles(client, roles, options.random);
     await becomeOwner(client);
@@ -84,6 +84,27 @@ export async function schemaStatus(
   return { installation, ...(await schemaOf(client, installation, masterKey, migrations)) };
 }
 
+/**
+ * What is pending, once no backup reads: whoever waits for a table that one reads keeps every request waiting behind it. This
+ * lock comes before that of migrations, as in {@link betweenMigrations}: neither waits for the other in a circle.
+ */
+async function pendingBetweenBackups(
+  client: pg.Client,
+  log: DatabaseLog,
+  read: () => Promise<Pick<SchemaStatus, "pending">>,
+): Promise<readonly Migration[]> {
+  const { pending } = await read();
+  if (pending.length === 0) return pending;
+  await client.query("SELECT pg_advisory_unlock($1)", [MIGRATION_LOCK]);
+  const { rows } = await client.query<{ free: boolean }>("SELECT pg_try_advisory_lock($1) AS free", [BACKUP_LOCK]);
+  if (rows[0]?.free !== true) {
+    log.warn({ pending: pending.map(({ name }) => name) }, "migrations wait for a backup to end");
+    await client.query("SELECT pg_advisory_lock($1)", [BACKUP_LOCK]);
+  }
+  await client.query("SELECT pg_advisory_lock($1)", [MIGRATION_LOCK]);
+  return (await read()).pending;
+}
+
 async function schemaOf(client: pg.Client, id: Uuid, masterKey: MasterKey, migrations: readonly Migration[]) {
   await verifyMasterKey(client, id, masterKey);
   const applied = await appliedMigrations(client);
@@ -100,12 +121,16 @@ export interface InstallationAt {
   readonly migrations: readonly Migration[];
 }
 
+/** For a restore: until its transaction ends, no process starts on the database. */
+export async function lockOutStarts(client: pg.Client): Promise<void> {
+  await client.query("SELECT pg_advisory_xact_lock($1)", [MIGRATION_LOCK]);
+}
+
 /**
- * For a restore, within its transaction: the roles and the schema of an installation as they were, without the rows that
- * make it one. The transaction goes on as the owner. Throws `roles_missing`.
+ * For a restore, within its transaction and after {@link lockOutStarts}: the roles and the schema of an installation as they were,
+ * without the rows that make it one. The transaction goes on as the owner. Throws `roles_missing`.
  */
 export async function createInstallation(client: pg.Client, { id, masterKey, random, migrations }: InstallationAt): Promise<void> {
-  await client.query("SELECT pg_advisory_xact_lock($1)", [MIGRATION_LOCK]);
   await refuseOldServer(client);
   const roles = requestRoles(masterKey, id);
   await ensureRoles(client, roles, random);
@@ -113,11 +138,17 @@ export async function createInstallation(client: pg.Client, { id, masterKey, ran
   for (const migration of migrations) await apply(client, migration, roles);
 }
 
-/** While no process migrates or makes partitions; others may run beside it. */
+/**
+ * For a backup: the work begins a transaction while no process migrates or makes partitions, and migrations wait until that
+ * transaction ends. Others may do so beside it, and a start that has nothing to migrate does not wait.
+ */
 export async function betweenMigrations<T>(client: pg.Client, work: () => Promise<T>): Promise<T> {
+  await client.query("SELECT pg_advisory_lock_shared($1)", [BACKUP_LOCK]);
   await client.query("SELECT pg_advisory_lock_shared($1)", [MIGRATION_LOCK]);
   const result = await work();
-  await client.query("SELECT pg_advisory_unlock_shared($1)", [MIGRATION_LOCK]);
+  // For the rest of the transaction. Not before the work: it would be the transaction's first look, from before the wait.
+  await client.query("SELECT pg_advisory_xact_lock_shared($1)", [BACKUP_LOCK]);
+  for (const lock of [MIGRATION_LOCK, BACKUP_LOCK]) await client.query("SELECT pg_advisory_unlock_shared($1)", [lock]);
   return result;
 }
 
@@ -275,4 +306,5 @@ function migrationDigest(migration: Migration): Buffer {
 const MIGRATIONS_DIRECTORY = join(import.meta.dirname, "..", "migrations");
 /** Any constant of our own: advisory locks are numbers, one space for each database. */
 const MIGRATION_LOCK = 0x61_74_72_6d;
+const BACKUP_LOCK = MIGRATION_LOCK + 1;
 const MINIMUM_SERVER_VERSION = 150_000;

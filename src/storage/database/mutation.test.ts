@@ -123,11 +123,14 @@ async function attempt(tx: Untyped, { table, verb }: Cell): Promise<Reached> {
       await tx
         .insertInto(table)
         .values(rowOf(table, VICTIM, "d"))
+        // A table with one row a tenant has the victim's already: what counts is that neither wall refused.
+        .onConflict((conflict) => conflict.doNothing())
         .execute();
       return 1;
     // No RETURNING and no column read: a policy for SELECT would hold in place of the one under test.
     case "update": {
-      const [column, value] = Object.entries(rowOf(table, CALLER, "c")).find(([name]) => /_at$|^version$|^name_index$/.test(name)) ?? [];
+      const [column, value] =
+        Object.entries(rowOf(table, CALLER, "c")).find(([name]) => /_at$|^version$|^name_index$|^sequence$/.test(name)) ?? [];
       const result = await tx
         .updateTable(table)
         .set({ [column as string]: value })
@@ -247,7 +250,28 @@ const ROWS: Readonly<Record<string, (mark: string, parent: string) => Record<str
     journal_sequence: 1,
   }),
   ledger_entries: (mark) => ({ id: uuid(mark), debit_spend: 2n, credit_provider: 1n, credit_margin: 1n, posted_at: AT }),
-  audit_rows: (mark) => ({ id: uuid(mark), actor: "a", actor_kind: "key", action: "write", target: "t", status: 200, at: AT }),
+  audit_chains: (mark) => ({ sequence: Number.parseInt(mark, 16), hash: Buffer.alloc(32) }),
+  // With its place, as a restore writes it: else its insertion would meet the walls of audit_chains.
+  audit_rows: (mark) => ({
+    id: uuid(mark),
+    actor: "a",
+    actor_kind: "key",
+    action: "write",
+    target: "t",
+    status: 200,
+    at: AT,
+    sequence: Number.parseInt(mark, 16),
+    hash: Buffer.alloc(32),
+  }),
+  tiers: (mark) => named(mark),
+  limits: (mark) => ({
+    ...named(mark),
+    scope: "tenant",
+    dimension: "requests",
+    amount: 1,
+    rate_window: "gcra",
+    token_mode: "estimated",
+  }),
   idempotency_keys: (mark) => ({
     principal: "p",
     key_hash: bytes(mark),

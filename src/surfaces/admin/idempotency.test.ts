@@ -120,6 +120,7 @@ async function serverOn(database: TestDatabase, t: TestContext) {
     bumpConfig: async () => 0,
     catchUp: async () => {},
     keyringOf: () => keyring,
+    refused: () => {},
   };
   const server = createHttpServer({ newId: makeId, log: createLog("silent") });
   mountRoutes(server, [thingsCreate()], needs);

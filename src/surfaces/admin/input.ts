@@ -4,7 +4,7 @@ import { BOUNDS } from "../../kernel/bounds.ts";
 import type { TenantId } from "../../kernel/ids.ts";
 import { parseJson } from "../../kernel/json.ts";
 import { Problem } from "../../kernel/problem.ts";
-import { createBodyReader } from "../http/body.ts";
+import { createBodyReader, joined } from "../http/body.ts";
 import type { AnyRoute } from "./route-table.ts";
 
 /** A request that passed its route's schemas. `bytes` is the body as it came (inflated): what "the same body" means. */
@@ -105,7 +105,7 @@ async function readBody({ headers, raw }: FastifyRequest, tenant: TenantId): Pro
   const empty = headers["transfer-encoding"] === undefined && (length === undefined || Number(length) === 0);
   if (empty) return Buffer.alloc(0);
   if (headers["content-type"] === undefined) throw new Problem("unsupported_media_type");
-  const { bytes, release } = await readBounded(raw, tenant);
-  release();
-  return bytes;
+  const body = await readBounded(raw, tenant);
+  body.release();
+  return joined(body);
 }

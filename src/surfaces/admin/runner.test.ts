@@ -6,6 +6,7 @@ import { gzipSync } from "node:zlib";
 import { startToyPlatform, type ToyPlatform } from "../../../test/contracts/toy-platform.ts";
 import { DatabaseUnavailable } from "../../storage/database/index.ts";
 import { BOUNDS } from "../../kernel/bounds.ts";
+import { Problem } from "../../kernel/problem.ts";
 
 let toy: ToyPlatform;
 before(async () => {
@@ -122,6 +123,38 @@ test("a list in the query is the same list with brackets and without", async () 
   assert.equal((await call("/v1/organization/projects?project_ids[]=x")).status, 200);
   assert.equal((await call("/v1/organization/projects?project_ids=x&project_ids=y")).status, 200);
   assert.equal((await call("/v1/organization/projects?project_ids=x&project_ids[]=y")).error?.param, "project_ids");
+});
+
+test("what authorization refuses is noted with the route; a foreign tenant and one that never existed are noted alike, a plain miss is not", async () => {
+  await put(tenant("noted"));
+  await put(tenant("foreign"));
+  await put(`${tenant("noted")}/projects/p`);
+  const own = { name: "reader", permissions: ["projects:read"] };
+  const { body: key } = await call(`${tenant("noted")}/keys`, { method: "POST", body: own });
+  const noted = async (url: string, options: Call): Promise<unknown[]> => {
+    const before = toy.refusals.length;
+    await call(url, options);
+    return toy.refusals
+      .slice(before)
+      .map(({ route, principal, problem, remoteAddress }) => [
+        route,
+        principal?.id ?? null,
+        problem instanceof Problem ? problem.code : problem,
+        remoteAddress,
+      ]);
+  };
+  const asTenant = { key: key.key as string };
+  const from = "127.0.0.1";
+  assert.deepEqual(await noted(`${tenant("foreign")}/projects`, asTenant), [["projects.list", key.id, "not_found", from]]);
+  assert.deepEqual(await noted(`${tenant("never")}/projects`, asTenant), [["projects.list", key.id, "not_found", from]]);
+  assert.deepEqual(await noted(`${tenant("noted")}/projects/p`, { method: "PUT", body: {}, ...asTenant }), [
+    ["projects.put", key.id, "permission_denied", from],
+  ]);
+  assert.deepEqual(await noted("/admin/v1/openapi.json", { key: "unknown" }), [["openapi", null, "invalid_api_key", from]]);
+  assert.deepEqual(await noted(`${tenant("noted")}/projects`, { key: null }), [["projects.list", null, "invalid_api_key", from]]);
+  assert.deepEqual(await noted(`${tenant("noted")}/projects/never`, asTenant), []);
+  assert.deepEqual(await noted(`${tenant("never")}/projects`, {}), []);
+  assert.deepEqual(await noted(`${tenant("noted")}/projects`, asTenant), []);
 });
 
 test("without a valid key every path and method below a prefix gets one and the same 401", async () => {

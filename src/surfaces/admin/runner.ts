@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Allowed, Permission, Principal } from "../../domains/identity/index.ts";
-import type { AuditRow } from "../../domains/records/index.ts";
+import type { AuditRow, Refusal } from "../../domains/records/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import { PLATFORM_TENANT, type TenantId, type Uuid } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
@@ -35,23 +35,29 @@ export interface RunnerNeeds {
   readonly catchUp: (version: number) => Promise<void>;
   /** A tenant's keys: answers that are remembered end with them. */
   readonly keyringOf: (tenant: TenantId) => TenantKeyring;
+  /** Takes what authorization refused: for the record, on no account for the caller. */
+  readonly refused: (refusal: Refusal) => void;
+  /** What callers put before a path, a URL or a path itself: `servers` of the OpenAPI document. */
+  readonly publicUrl?: string;
 }
 
 /**
- * Mounts every route of the table, the OpenAPI document, and the answers to unknown paths and wrong methods beside them.
+ * Mounts every route of the table, and, where some of them are, the OpenAPI document and the answers to unknown paths and wrong methods.
  * Problems are thrown to the server's error handler. Throws when a route of the table is not fit to be mounted.
  */
 export function mountRoutes(server: FastifyInstance, routes: readonly AnyRoute[], needs: RunnerNeeds): void {
   const findings = checkRoutes(routes);
   if (findings.length > 0) throw new Error(`The route table is not fit to be mounted:\n${findings.join("\n")}`);
   for (const prefix of PREFIXES) {
+    const mounted = routes.filter((each) => each.path.startsWith(`${prefix}/`));
+    if (mounted.length === 0) continue;
     server.register(
       async (below) => {
         below.removeAllContentTypeParsers();
         // Bodies are read after the caller is known to be allowed, so Fastify hands the stream through unread.
         below.addContentTypeParser("*", (_request, payload, done) => done(null, payload));
         below.setNotFoundHandler((request) => refuseUnknown(routes, request, needs));
-        for (const route of routes.filter((each) => each.path.startsWith(`${prefix}/`))) mount(below, prefix, route, needs);
+        for (const route of mounted) mount(below, prefix, route, needs);
         if (prefix === "/admin/v1") mountDocument(below, routes, needs);
       },
       { prefix },
@@ -66,14 +72,51 @@ function mount(server: FastifyInstance, prefix: string, route: AnyRoute, needs: 
 
 /** The life of an administrative request: known, allowed, read, done in one transaction, in force, answered. */
 async function run(route: AnyRoute, request: FastifyRequest, reply: FastifyReply, needs: RunnerNeeds): Promise<FastifyReply> {
-  const principal = await needs.authenticate(credentialOf(request.headers));
-  const allowed = await reach(route, principal, request.params as Record<string, string>, needs);
+  const principal = await known(route.id, request, needs);
+  const asked = { route: route.id, principal, request };
+  const allowed = await noting(asked, outOfReach(principal), needs, () =>
+    reach(route, principal, request.params as Record<string, string>, needs),
+  );
   const action: Action = { route, allowed, request, input: await readInput(route, request, allowed.tenant) };
   const done = await withRetries(() =>
-    needs.forTenant(allowed.tenant, (transaction) => once(transaction, action, needs, () => act(action, transaction, needs))),
+    needs.forTenant(allowed.tenant, (transaction) =>
+      once(transaction, action, needs, () => noting(asked, [403], needs, () => act(action, transaction, needs))),
+    ),
   );
   if (done.configVersion !== null) await takeIn(done.configVersion, needs);
   return send(reply, done);
+}
+
+/** Who asks. Throws invalid_api_key or expired_api_key. */
+function known(route: string, request: FastifyRequest, needs: RunnerNeeds): Promise<Principal> {
+  return noting({ route, principal: null, request }, [401], needs, async () => needs.authenticate(credentialOf(request.headers)));
+}
+
+/**
+ * Only the platform may know which tenants there are, so only for it is one that is not there a plain miss. For a tenant it is
+ * noted exactly like a foreign one: its own trail tells it nothing either.
+ */
+function outOfReach(principal: Principal): readonly number[] {
+  return principal.tenant === PLATFORM_TENANT ? [403] : [403, 404];
+}
+
+interface Asked {
+  /** The route's id. */
+  readonly route: string;
+  readonly principal: Principal | null;
+  readonly request: FastifyRequest;
+}
+
+/** Does the work; a problem of one of these statuses that it throws is a refusal. */
+async function noting<T>(asked: Asked, statuses: readonly number[], needs: RunnerNeeds, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (problem) {
+    const { route, principal, request } = asked;
+    if (problem instanceof Problem && statuses.includes(problem.status))
+      needs.refused({ route, principal, credential: credentialOf(request.headers), remoteAddress: request.remoteAddress, problem });
+    throw problem;
+  }
 }
 
 /** The change is committed: when the database goes away now, its answer (a secret shown once) is still given, and polling brings it in force. */
@@ -175,7 +218,7 @@ function auditRow({ route, allowed, request }: Action, answer: Answer<unknown>, 
     before: answer.change?.before ?? null,
     after: answer.change?.after ?? null,
     requestId: request.id,
-    remoteAddress: request.ip,
+    remoteAddress: request.remoteAddress,
     status: statusOf(answer),
     at: needs.clock.now(),
   };
@@ -193,15 +236,16 @@ function send(reply: FastifyReply, done: Done): FastifyReply {
 
 /** The document says what exists, so it is for anybody with a valid key, of any role, and for nobody without one. */
 function mountDocument(server: FastifyInstance, routes: readonly AnyRoute[], needs: RunnerNeeds): void {
-  const document = openApiDocument(routes);
+  const { publicUrl } = needs;
+  const document = { ...openApiDocument(routes), ...(publicUrl === undefined ? {} : { servers: [{ url: publicUrl }] }) };
   server.get("/openapi.json", async (request) => {
-    await needs.authenticate(credentialOf(request.headers));
+    await known("openapi", request, needs);
     return document;
   });
 }
 
 async function refuseUnknown(routes: readonly AnyRoute[], request: FastifyRequest, needs: RunnerNeeds): Promise<never> {
-  await needs.authenticate(credentialOf(request.headers));
+  await known("unknown_route", request, needs);
   const path = pathOf(request);
   const methods = path === "/admin/v1/openapi.json" ? ["GET"] : methodsAt(routes, path);
   if (methods.length === 0) throw new Problem("unknown_route");

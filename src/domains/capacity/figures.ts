@@ -1,0 +1,26 @@
+import { type Level, TICKS_PER_SECOND } from "./level.ts";
+import type { Dimension, Limit, LimitFigure, LimitFigures } from "./model.ts";
+import type { Plan } from "./plan.ts";
+
+/** What is left under the tightest of the limits that count nobody but the caller's tenant. */
+export function figuresOf(plan: Plan, levels: readonly Level[], tick: number): LimitFigures {
+  return { requests: tightest(plan, levels, tick, "requests"), tokens: tightest(plan, levels, tick, "tokens") };
+}
+
+export const NO_FIGURES: LimitFigures = { requests: null, tokens: null };
+
+function tightest(plan: Plan, levels: readonly Level[], tick: number, dimension: Dimension): LimitFigure | null {
+  let least = Number.POSITIVE_INFINITY;
+  let found = -1;
+  for (let index = 0; index < levels.length; index++) {
+    const limit = plan.limits[index] as Limit;
+    if (limit.dimension !== dimension || plan.isShared[index] === true) continue;
+    const remaining = (levels[index] as Level).remaining(limit, tick);
+    if (remaining >= least) continue;
+    least = remaining;
+    found = index;
+  }
+  if (found < 0) return null;
+  const limit = plan.limits[found] as Limit;
+  return { limit: limit.amount, remaining: least, resetSeconds: (levels[found] as Level).reset(limit, tick) / TICKS_PER_SECOND };
+}
