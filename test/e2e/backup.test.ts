@@ -128,15 +128,20 @@ test("a backup that is interrupted, or whose disk is full, ends at once and leav
   assert.equal(full.code, 1);
   assert.match(full.output, /^EFBIG: file too large/);
   assert.deepEqual(readdirSync(backups), []);
-  const interrupted = run("backup", ["--to", backups], environment, null, (child) => {
-    const watcher = setInterval(() => {
-      if (readdirSync(backups).length === 0) return;
-      clearInterval(watcher);
-      child.kill("SIGTERM");
-    }, 2);
-  });
-  assert.equal((await interrupted).code, 143);
-  assert.deepEqual(readdirSync(backups), []);
+  for (const [signal, code] of [
+    ["SIGTERM", 143],
+    ["SIGHUP", 129],
+  ] as const) {
+    const interrupted = run("backup", ["--to", backups], environment, null, (child) => {
+      const watcher = setInterval(() => {
+        if (readdirSync(backups).length === 0) return;
+        clearInterval(watcher);
+        child.kill(signal);
+      }, 2);
+    });
+    assert.equal((await interrupted).code, code);
+    assert.deepEqual(readdirSync(backups), [], signal);
+  }
 });
 
 test("calls that PostgreSQL had not had yet come back from the journal: none lost, none twice, under load and with segments removed meanwhile", async (t) => {

@@ -259,6 +259,10 @@ test("price 'dataset' is the published price, with its source; what its package 
     );
     const moved = await act(admin, "deployments.put", { params: at, body: { upstream_model: "gpt-4.1", price: "dataset" } });
     assert.deepEqual((moved.body["price_details"] as typeof details)["rates"], { input: "2", output: "8", cache_read: "0.5" });
+
+    await database.asSuperuser((client) => client.query(`UPDATE prices SET dataset = dataset || '{"provider": "groq"}'`));
+    const other = await act(admin, "deployments.put", { params: at, body: { price: "dataset" } });
+    assert.deepEqual((other.body["price_details"] as typeof details)["dataset"], { ...origin, model: "gpt-4.1" }, "of another provider's");
   }));
 
 test("a price to come is charged from its instant on, is replaced by a later word, and is never of the past", (t) =>
@@ -306,6 +310,10 @@ test("a price to come is charged from its instant on, is replaced by a later wor
     const again = await put({ input: "4", effective_from: "2027-02-01T00:00:00Z" });
     assert.equal(again["price_version"], reached["price_version"], "a file that is applied again after its date changes nothing");
     await assert.rejects(put({ input: "5", effective_from: "2027-02-01T00:00:00Z" }), problem("invalid_request", "price.effective_from"));
+    await assert.rejects(
+      put({ input: "5", effective_from: "9999-12-31T23:59:59.999-23:59" }),
+      problem("invalid_request", "price.effective_from"),
+    );
     await put({ input: "6", effective_from: "2028-01-01T00:00:00Z" });
     const cleared = await put({ input: "4" });
     assert.deepEqual([scheduled(cleared), inputs("2029-01-01T00:00:00Z")], [[], [4_000_000n]], "a price for now replaces what was to come");

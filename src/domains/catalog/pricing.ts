@@ -67,8 +67,13 @@ function startOf(stated: StatedPrice | null): number | null {
 /** Whether the timeline says so already, and nothing that this would replace. */
 function isSaid(timeline: readonly KeptPrice[], terms: Terms, dataset: DatasetOrigin | null, from: number | null, now: number): boolean {
   const last = timeline.at(-1);
-  if (last === undefined || !samePrice(last.price, terms) || last.dataset?.model !== dataset?.model) return false;
+  if (last === undefined || !samePrice(last.price, terms) || !sameSource(last.dataset, dataset)) return false;
   return from === null ? last.from <= now : last.effectiveAt.getTime() === from;
+}
+
+/** Models of two providers can have one name and one price. */
+function sameSource(one: DatasetOrigin | null, other: DatasetOrigin | null): boolean {
+  return one?.provider === other?.provider && one?.model === other?.model;
 }
 
 function refuseStart(timeline: readonly KeptPrice[], from: number, createdAt: number): void {
@@ -77,11 +82,14 @@ function refuseStart(timeline: readonly KeptPrice[], from: number, createdAt: nu
   };
   if (timeline.length === 0) refuse("leaves the deployment without a price until then. State today's price first, then the one to come.");
   if (from <= createdAt) refuse("is past. What was used is not priced again: leave it out for a price that holds from now on.");
+  if (from >= YEAR_10000) refuse("is after the year 9999.");
   if (timeline.filter((kept) => kept.from > createdAt && kept.from < from).length >= MAX_SCHEDULED)
     refuse(`comes after ${MAX_SCHEDULED} other changes to come; at most so many can be scheduled.`);
 }
 
 const MAX_SCHEDULED = 8;
+/** From then on ISO 8601 writes a year in another way, which few read. */
+const YEAR_10000 = Date.UTC(10_000, 0, 1);
 
 /** A version, as an administrator reads it. */
 export interface PriceView {

@@ -8,7 +8,7 @@ import { HeldJournal } from "./journal.ts";
 import { BackupRefusal } from "./refusal.ts";
 import { Snapshot, type SnapshotOptions } from "./snapshot.ts";
 import type { BackupTable } from "./tables.ts";
-import { BackupWriter } from "./writer.ts";
+import { BackupWriter, refuseExisting } from "./writer.ts";
 
 export interface BackUpOptions extends DatabaseServerOptions {
   readonly masterKey: MasterKey;
@@ -19,12 +19,20 @@ export interface BackUpOptions extends DatabaseServerOptions {
   readonly migrations?: readonly Migration[];
 }
 
+export interface BackedUp {
+  readonly manifest: Manifest;
+  /** The size of the file. */
+  readonly bytes: number;
+  /** Whether the journal has something in it that may be another installation's: this database has had nothing from it yet. */
+  readonly strangeJournal: boolean;
+}
+
 /**
  * Copies the whole database as of one moment, and this machine's journal, into one file; a server may go on beside it. The
- * file has its name only when it is whole and on the disk. Resolves to its manifest and its size in bytes. Throws
- * BackupRefusal, DatabaseRefusal, DatabaseUnavailable.
+ * file has its name only when it is whole and on the disk. Throws BackupRefusal, DatabaseRefusal, DatabaseUnavailable.
  */
-export async function backUp(options: BackUpOptions): Promise<{ readonly manifest: Manifest; readonly bytes: number }> {
+export async function backUp(options: BackUpOptions): Promise<BackedUp> {
+  await refuseExisting(options.to);
   const server = await openServer(options);
   try {
     return await guarded(async () => {
@@ -64,9 +72,10 @@ async function takeTogether(options: SnapshotOptions, directory: string): Promis
   throw new BackupRefusal("journal_moves", `The journal in ${directory} moves on too fast to be copied: try again.`);
 }
 
-async function write(options: BackUpOptions, snapshot: Snapshot, journal: HeldJournal | null) {
-  const { at, ...database } = await snapshot.facts<{ at: Date; version: string; encoding: string }>(
-    "SELECT now() AS at, current_setting('server_version') AS version, current_setting('server_encoding') AS encoding",
+async function write(options: BackUpOptions, snapshot: Snapshot, journal: HeldJournal | null): Promise<BackedUp> {
+  const { at, journals, ...database } = await snapshot.facts<{ at: Date; version: string; encoding: string; journals: string[] }>(
+    `SELECT now() AS at, current_setting('server_version') AS version, current_setting('server_encoding') AS encoding,
+      ARRAY(SELECT id::text FROM journals) AS journals`,
   );
   const { installation, applied } = snapshot.schema;
   const writer = await BackupWriter.create(options.to, at);
@@ -84,7 +93,8 @@ async function write(options: BackUpOptions, snapshot: Snapshot, journal: HeldJo
       tables,
       journal: journal === null ? null : await journal.copy(writer),
     };
-    return { manifest, bytes: await writer.finish(manifest) };
+    const strangeJournal = manifest.journal !== null && manifest.journal.segments.length > 0 && !journals.includes(manifest.journal.id);
+    return { manifest, bytes: await writer.finish(manifest), strangeJournal };
   } catch (error) {
     await writer.discard();
     throw error;

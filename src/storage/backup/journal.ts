@@ -20,13 +20,19 @@ export class HeldJournal {
   readonly #directory: string;
   readonly #segments = new Map<string, FileHandle>();
 
-  /** Null where the directory holds no journal. */
+  /** Null where the directory holds no journal. Throws `journal_unreadable`, rather than leave settled calls out. */
   static async hold(directory: string): Promise<HeldJournal | null> {
-    const id = await readFile(join(directory, IDENTITY), "utf8").catch(() => "");
-    if (!isUuid(id)) return null;
-    const held = new HeldJournal(directory, id);
-    await held.#holdNew();
-    return held;
+    const id = await readFile(join(directory, IDENTITY), "utf8").catch(absent);
+    const held = new HeldJournal(directory, id ?? "");
+    const names = await held.#holdNew();
+    if (isUuid(held.id)) return held;
+    await held.close();
+    // A first start makes the identity before the first segment.
+    if (names.length === 0) return null;
+    throw new BackupRefusal(
+      "journal_unreadable",
+      `${directory} holds a journal, and its file 'id' does not say which: mend or move it away, because what it holds may be nowhere else.`,
+    );
   }
 
   private constructor(directory: string, id: string) {
@@ -57,17 +63,22 @@ export class HeldJournal {
 
   /** Returns the segments that are there now. */
   async #holdNew(): Promise<string[]> {
-    const names = (await readdir(this.#directory)).filter((name) => segmentOrdinal(name) !== null).sort();
+    const listed = (await readdir(this.#directory).catch(absent)) ?? [];
+    const names = listed.filter((name) => segmentOrdinal(name) !== null).sort();
     for (const name of names) {
       if (this.#segments.has(name)) continue;
-      const file = await open(join(this.#directory, name), "r").catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== "ENOENT") throw error;
-        return null; // shipped and removed since it was listed
-      });
+      // Null: shipped and removed since it was listed.
+      const file = await open(join(this.#directory, name), "r").catch(absent);
       if (file !== null) this.#segments.set(name, file);
     }
     return names;
   }
+}
+
+/** Null for what is not there; throws what is there and cannot be read. */
+function absent(error: NodeJS.ErrnoException): null {
+  if (error.code === "ENOENT") return null;
+  throw error;
 }
 
 /** As far as it is written now: a busy journal would otherwise never end. */

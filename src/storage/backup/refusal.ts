@@ -6,6 +6,7 @@ export type BackupRefusalCode =
   | "file_exists"
   | "journal_moves"
   | "journal_present"
+  | "journal_unreadable"
   | "master_key_differs"
   | "not_a_backup"
   | "no_installation"

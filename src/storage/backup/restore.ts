@@ -6,7 +6,15 @@ import type { Clock } from "../../kernel/clock.ts";
 import type { Uuid } from "../../kernel/ids.ts";
 import { type DatabaseServerOptions, openServer } from "../database/index.ts";
 import { guarded, withClient } from "../database/connection.ts";
-import { createInstallation, keyCheck, migrate, type Migration, readMigrations, refuseUnknownSchema } from "../database/migrate.ts";
+import {
+  createInstallation,
+  keyCheck,
+  lockOutStarts,
+  migrate,
+  type Migration,
+  readMigrations,
+  refuseUnknownSchema,
+} from "../database/migrate.ts";
 import { restorePartition } from "../database/partitions.ts";
 import { roleName } from "../database/roles.ts";
 import type { MasterKey } from "../secrets/index.ts";
@@ -75,6 +83,7 @@ async function load(client: pg.Client, options: RestoreOptions, manifest: Manife
   const { masterKey, random } = options;
   await client.query("BEGIN");
   await client.query(SESSION);
+  await lockOutStarts(client);
   await refuseTarget(client, manifest);
   await createInstallation(client, { id: manifest.installation as Uuid, masterKey, random, migrations });
   await refuseOtherTables(client, manifest);

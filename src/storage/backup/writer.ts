@@ -1,6 +1,6 @@
 import { createHash, type Hash } from "node:crypto";
 import { rmSync } from "node:fs";
-import { link, open, type FileHandle, rm } from "node:fs/promises";
+import { link, lstat, open, type FileHandle, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { promisify } from "node:util";
 import { gzip } from "node:zlib";
@@ -19,25 +19,27 @@ export class BackupWriter {
   readonly #tar: Pack = pack();
   readonly #written: Promise<void>;
   readonly #modifiedAt: Date;
+  readonly #makeLink: MakeLink;
   /** An interrupted command leaves no half of a backup. */
   readonly #onExit = () => rmSync(this.#partial, { force: true });
 
-  /** Throws `directory_missing`. */
-  static async create(path: string, modifiedAt: Date): Promise<BackupWriter> {
+  /** `makeLink` is the disk's. Throws `directory_missing`. */
+  static async create(path: string, modifiedAt: Date, makeLink: MakeLink = link): Promise<BackupWriter> {
     const partial = `${path}.partial-${process.pid}`;
     try {
-      return new BackupWriter(path, partial, await open(partial, "wx", 0o600), modifiedAt);
+      return new BackupWriter(path, partial, await open(partial, "wx", 0o600), modifiedAt, makeLink);
     } catch (cause) {
       if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cause;
       throw new BackupRefusal("directory_missing", `There is no directory ${dirname(path)}: make it, or name another.`, { cause });
     }
   }
 
-  private constructor(path: string, partial: string, file: FileHandle, modifiedAt: Date) {
+  private constructor(path: string, partial: string, file: FileHandle, modifiedAt: Date, makeLink: MakeLink) {
     this.#path = path;
     this.#partial = partial;
     this.#file = file;
     this.#modifiedAt = modifiedAt;
+    this.#makeLink = makeLink;
     process.once("exit", this.#onExit);
     this.#written = drain(this.#tar, file);
     // Whoever waits for an entry or the end hears of it; until then it must not end the process.
@@ -79,19 +81,29 @@ export class BackupWriter {
     await rm(this.#partial, { force: true });
   }
 
-  /** A link, unlike a rename, never takes the place of a file that is there. */
   async #name(): Promise<void> {
-    try {
-      await link(this.#partial, this.#path);
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== "EEXIST") throw cause;
-      throw new BackupRefusal("file_exists", `${this.#path} exists, and a backup never replaces a file: name another.`, { cause });
-    }
-    await rm(this.#partial);
+    await this.#takeName().catch((cause: NodeJS.ErrnoException) => {
+      throw cause.code === "EEXIST" ? fileExists(this.#path, cause) : cause;
+    });
     process.off("exit", this.#onExit);
     const directory = await open(dirname(this.#path), "r");
     await directory.sync();
     await directory.close();
+  }
+
+  /**
+   * A link, unlike a rename, never takes the place of a file that is there. Where the file system has none (FAT, some network
+   * and cloud ones), the name is taken by an empty file first, which the whole one then replaces.
+   */
+  async #takeName(): Promise<void> {
+    try {
+      await this.#makeLink(this.#partial, this.#path);
+    } catch (error) {
+      if (!NO_LINKS.has(String((error as NodeJS.ErrnoException).code))) throw error;
+      await (await open(this.#path, "wx", 0o600)).close();
+      return rename(this.#partial, this.#path);
+    }
+    await rm(this.#partial);
   }
 
   async #entry(name: string, data: Buffer): Promise<void> {
@@ -106,6 +118,18 @@ export class BackupWriter {
       throw error;
     }
   }
+}
+
+type MakeLink = typeof link;
+const NO_LINKS: ReadonlySet<string> = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"]);
+
+/** Before the hour that a backup may take; `finish` is told again by the disk. Throws `file_exists`. */
+export async function refuseExisting(path: string): Promise<void> {
+  if (await lstat(path).catch(() => null)) throw fileExists(path);
+}
+
+function fileExists(path: string, cause?: unknown): BackupRefusal {
+  return new BackupRefusal("file_exists", `${path} exists, and a backup never replaces a file: name another.`, { cause });
 }
 
 const compress = promisify<Buffer, Buffer>(gzip);

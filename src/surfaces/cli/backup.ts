@@ -3,7 +3,7 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import packageJson from "../../../package.json" with { type: "json" };
 import { systemClock as clock } from "../../kernel/clock.ts";
-import { backUp, keyFingerprint, type Manifest } from "../../storage/backup/index.ts";
+import { type BackedUp, backUp, keyFingerprint } from "../../storage/backup/index.ts";
 import { existingMasterKey, requireInstallation, runCommand, UsageError } from "./command.ts";
 import { describeBackup } from "./describe-backup.ts";
 
@@ -17,9 +17,9 @@ await runCommand(async ({ config, database }) => {
   requireInstallation(config);
   const masterKey = existingMasterKey(config);
   const file = fileFor(to);
-  const { manifest, bytes } = await backUp({ ...database, masterKey, to: file, release: packageJson.version });
+  const backup = await backUp({ ...database, masterKey, to: file, release: packageJson.version });
   process.stdout.write(
-    `${file} (${(bytes / 1e6).toFixed(1)} MB)\n${describeBackup(manifest)}${warnings(manifest, config.ATRIUM_DATA_DIR)}`,
+    `${file} (${(backup.bytes / 1e6).toFixed(1)} MB)\n${describeBackup(backup.manifest)}${warnings(backup, config.ATRIUM_DATA_DIR)}`,
   );
   return 0;
 });
@@ -31,9 +31,12 @@ function fileFor(to: string): string {
   return isDirectory ? path.join(target, `atrium-${time}.tar`) : target;
 }
 
-function warnings(manifest: Manifest, dataDirectory: string): string {
+function warnings({ manifest, strangeJournal }: BackedUp, dataDirectory: string): string {
   const key = `The master key (${keyFingerprint(manifest.master_key_check)}) is NOT in it, and without that key nothing sealed in it opens again:
 keep ATRIUM_MASTER_KEY, or ${path.join(dataDirectory, "master.key")}, in another place than this file.\n`;
+  if (strangeJournal)
+    return `${key}The database has had nothing yet from the journal in ${dataDirectory}, which is in the backup: if that is another
+installation's data directory, take the backup again with the right ATRIUM_DATA_DIR.\n`;
   if (manifest.journal !== null) return key;
   return `${key}There is no journal in ${dataDirectory}: what servers elsewhere have settled and not yet shipped to the database is not in it.\n`;
 }

@@ -31,6 +31,7 @@ export async function runCommand(work: (context: CommandContext) => Promise<numb
 
 /** As a shell says it: 128 and the signal's number. */
 const EXIT_CODES = [
+  ["SIGHUP", 129],
   ["SIGINT", 130],
   ["SIGTERM", 143],
 ] as const;

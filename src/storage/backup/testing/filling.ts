@@ -1,8 +1,10 @@
 import type pg from "pg";
 
-/** Rows in every table, among them all that a text format can get wrong. As the superuser. */
+/** Rows in every table that the schema has, among them all that a text format can get wrong. As the superuser. */
 export async function fill(client: pg.Client, usageRows: number): Promise<void> {
   await client.query(ROWS.replaceAll(":odd", ODD_TEXT));
+  const { rows } = await client.query<{ limits: boolean }>("SELECT to_regclass('limits') IS NOT NULL AS limits");
+  if (rows[0]?.limits === true) await client.query(LIMITS);
   await client.query(USAGE, [usageRows]);
 }
 
@@ -39,6 +41,13 @@ INSERT INTO audit_rows (tenant_id, id, actor, actor_kind, action, target, before
   FROM unnest(ARRAY['${PLATFORM}', '${TENANT}']::uuid[]) tenant, generate_series(1, 50) n;
 INSERT INTO idempotency_keys (tenant_id, principal, key_hash, route, body_hash, status, response, created_at, expires_at)
   VALUES ('${TENANT}', :odd, '\\x01', 'r', '\\x01', 201, convert_to(:odd, 'UTF8'), now(), now());`;
+
+/** Of a later schema than the first. */
+const LIMITS = `
+INSERT INTO tiers (tenant_id, id, name_sealed, name_index, created_at, updated_at)
+  VALUES ('${PLATFORM}', ${ID(7)}, '\\x01', '\\x01', now(), now());
+INSERT INTO limits (tenant_id, id, tier_id, name_sealed, name_index, scope, deployment_id, dimension, amount, rate_window, token_mode, created_at, updated_at)
+  VALUES ('${PLATFORM}', ${ID(8)}, ${ID(7)}, '\\x01', '\\x01', 'deployment', ${ID(4)}, 'tokens', 500000000, 'sliding', 'strict', now(), now())`;
 
 /** Spread over this month, the default partition, and nine tenths of nothing else than numbers as large as a column takes. */
 const USAGE = `
