@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Deployment } from "../../domains/catalog/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { FrameStream, WholeBody } from "../../kernel/frame.ts";
 import type { TenantId } from "../../kernel/ids.ts";
@@ -9,7 +10,7 @@ import type { CallContext, Caller, Delivery } from "../../pipeline/caller.ts";
 import type { CheckedResponse } from "../../pipeline/check.ts";
 import type { Dispatched } from "../../pipeline/evidence.ts";
 import { attributionOf } from "./attribution.ts";
-import { type BodyReader, discardBody } from "./body.ts";
+import { type BodyReader, discardBody, type TakenBody } from "./body.ts";
 import { credentialOf } from "./credential.ts";
 import type { Drain } from "./drain.ts";
 import { CLIENT_LEFT, finish } from "./finish.ts";
@@ -46,6 +47,9 @@ export class Exchange implements Caller {
   readonly #abort = new AbortController();
   #asked: ModelRequest | null = null;
   #writer: StreamWriter | null = null;
+  #body: TakenBody | null = null;
+  /** Told when the connection is gone, or the response over. */
+  #closed: ((delivery: Delivery) => void) | null = null;
 
   constructor(needs: ExchangeNeeds) {
     const { request, response, drain } = needs;
@@ -54,9 +58,11 @@ export class Exchange implements Caller {
     this.credential = credentialOf(request.headers);
     const stop = (): void => this.#abort.abort();
     const forget = drain.whenAborted(stop);
-    response.once("close", () => {
+    response.on("close", () => {
       forget();
+      this.#body?.release();
       if (!response.writableFinished) stop();
+      this.#closed?.(CLIENT_LEFT);
     });
   }
 
@@ -72,14 +78,13 @@ export class Exchange implements Caller {
     const { request, wire, takeBody, pace } = this.#needs;
     const body = await takeBody(request, tenant);
     if (this.#response.closed) body.release();
-    else this.#response.once("close", body.release);
+    else this.#body = body;
     this.#asked = wire.parse(body.bytes, attributionOf(request.headers));
     if (this.#asked.stream) this.#writer = new StreamWriter(this.#response, () => this.#head(), pace.silenceMs);
     return this.#asked;
   }
 
   send(response: CheckedResponse, evidence: Dispatched): Promise<Delivery> {
-    this.#response.setTimeout(this.#needs.pace.stallMs);
     return response.body.kind === "whole"
       ? this.#sendWhole(response, response.body.whole, evidence)
       : this.#sendStream(response, response.body.stream, evidence);
@@ -89,7 +94,7 @@ export class Exchange implements Caller {
     const { request, wire } = this.#needs;
     const response = this.#response;
     if (response.destroyed || response.writableEnded) return;
-    this.#response.setTimeout(this.#needs.pace.stallMs);
+    response.setTimeout(this.#needs.pace.stallMs);
     if (this.#writer?.begun === true) return this.#writer.fail(wire.renderError(problem));
     this.#writer?.hush();
     const body = Buffer.from(JSON.stringify(wire.envelope(problem)));
@@ -117,8 +122,8 @@ export class Exchange implements Caller {
     const { settlement } = await response.settled;
     const bytes = response.wire === wire.dialect ? whole.bytes : wire.renderWhole(whole.events(), evidence.slot.deployment.provider);
     return new Promise((resolve) => {
-      this.#response.once("close", () => resolve(CLIENT_LEFT));
       if (this.#response.destroyed) return resolve(CLIENT_LEFT);
+      this.#closed = resolve;
       this.#response.writeHead(200, {
         ...this.#head(),
         ...evidenceHeaders(evidence),
@@ -128,12 +133,14 @@ export class Exchange implements Caller {
         "content-length": bytes.length,
       });
       finish(this.#response, resolve, bytes);
+      if (!this.#response.writableFinished) this.#response.setTimeout(this.#needs.pace.stallMs);
     });
   }
 
   #sendStream(response: CheckedResponse, stream: FrameStream, evidence: Dispatched): Promise<Delivery> {
     const request = this.#asked as ModelRequest;
-    const { wire } = this.#needs;
+    const { wire, pace } = this.#needs;
+    this.#response.setTimeout(pace.stallMs);
     return (this.#writer as StreamWriter).pipe(stream, evidenceHeaders(evidence), {
       forward: response.wire === wire.dialect,
       dropUsageOnly: !request.includeUsage,
@@ -149,14 +156,24 @@ export class Exchange implements Caller {
   }
 }
 
-function evidenceHeaders({ route, slot: { deployment }, of }: Dispatched): Record<string, string> {
-  return {
+function evidenceHeaders(evidence: Dispatched): Record<string, string> {
+  return { ...deploymentHeaders(evidence), "x-atrium-attempts": String(evidence.of.call.hops.length) };
+}
+
+/** Made once per deployment of a snapshot, which is a deployment of one model. */
+const ofDeployment = new WeakMap<Deployment, Record<string, string>>();
+
+function deploymentHeaders({ route, slot: { deployment } }: Dispatched): Record<string, string> {
+  const known = ofDeployment.get(deployment);
+  if (known !== undefined) return known;
+  const made = {
     "x-atrium-model": headerText(route.model.name),
     "x-atrium-deployment": headerText(deployment.name),
     "x-atrium-provider": deployment.provider,
     ...(deployment.region === null ? {} : { "x-atrium-region": headerText(deployment.region) }),
-    "x-atrium-attempts": String(of.call.hops.length),
   };
+  ofDeployment.set(deployment, made);
+  return made;
 }
 
 /** Header values are Latin-1; names may be anything. */
