@@ -3,10 +3,11 @@ import { BOUNDS } from "../../../../kernel/bounds.ts";
 import type { ChatRequest } from "../../../../kernel/chat.ts";
 import { parseJson } from "../../../../kernel/json.ts";
 import { Problem } from "../../../../kernel/problem.ts";
-import type { Attribution, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
+import type { Attribution, Json, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
 import { topLevelMembers, type Member } from "../splice.ts";
 import { toChat } from "./chat.ts";
 import { FIELDS } from "./fields.ts";
+import { isPlainRequest } from "./plain-request.ts";
 
 /**
  * Parses a body of `/v1/chat/completions`. `headers` is what attribution headers said; it beats the body's `metadata`,
@@ -14,12 +15,17 @@ import { FIELDS } from "./fields.ts";
  */
 export function parseChatCompletion(body: Buffer, headers: Attribution = NO_ATTRIBUTION): ModelRequest {
   const json = parseJson(body, BOUNDS.jsonDepth);
-  const checked = SCHEMA.safeParse(json);
-  if (!checked.success) throw invalid(checked.error.issues[0]);
+  const read = isPlainRequest(json) ? json : readBySchema(json);
   const fields = json as JsonObject;
   refuseByPolicy(fields);
-  refuseInside(checked.data);
-  return new ChatCompletionRequest(body, fields, checked.data, attribute(headers, checked.data));
+  refuseInside(read);
+  return new ChatCompletionRequest(body, fields, read, attribute(headers, read));
+}
+
+function readBySchema(json: Json): Read {
+  const checked = SCHEMA.safeParse(json);
+  if (!checked.success) throw invalid(checked.error.issues[0]);
+  return checked.data;
 }
 
 /** The members of the request's body, scanned once however often it is dispatched. */
@@ -89,7 +95,7 @@ function refuseInside(read: Read): void {
 }
 
 function attribute(headers: Attribution, read: Read): Attribution {
-  const { feature, user, session, ...tags } = read.metadata ?? {};
+  const { feature, user, session, ...tags } = read.metadata ?? NO_METADATA;
   return {
     feature: headers.feature ?? feature ?? null,
     user: headers.user ?? user ?? read.user ?? read.safety_identifier ?? null,
@@ -107,12 +113,13 @@ function invalid(issue: z.core.$ZodIssue | undefined): Problem {
 }
 
 /** Choices in one request. */
-const MAX_CHOICES = 128;
+export const MAX_CHOICES = 128;
 const MAX_TAGS = 16;
 const MAX_STOPS = 16;
 /** What clients that mean "no limit" send at most. Times the choices it is still a number that every record and column can hold. */
-const MAX_TOKENS = 2 ** 31 - 1;
+export const MAX_TOKENS = 2 ** 31 - 1;
 
+const NO_METADATA: Readonly<Record<string, string>> = {};
 const NO_ATTRIBUTION: Attribution = { feature: null, user: null, session: null, tags: {} };
 
 const tag = z.string().max(BOUNDS.tagLength);
@@ -147,7 +154,7 @@ const MESSAGE = z.looseObject({
 });
 
 /** What is read of a request; everything else passes as it came. */
-const SCHEMA = z.looseObject({
+export const SCHEMA = z.looseObject({
   model: z.string().min(1).max(BOUNDS.tagLength),
   messages: z.array(MESSAGE).min(1),
   stream: z.boolean().nullish(),
@@ -183,4 +190,4 @@ const SCHEMA = z.looseObject({
   prompt_cache_key: tag.nullish(),
 });
 
-type Read = z.infer<typeof SCHEMA>;
+export type Read = z.infer<typeof SCHEMA>;
