@@ -28,7 +28,7 @@ import { mountHealth } from "./surfaces/http/health.ts";
 import { createHttpServer } from "./surfaces/http/server.ts";
 import { chatCompletions } from "./surfaces/openai/chat.ts";
 import { mountModels } from "./surfaces/openai/models.ts";
-import { createLog, createMetrics, type Log } from "./telemetry/index.ts";
+import { createLog, createMetrics, type Log, type ProcessLog } from "./telemetry/index.ts";
 
 // The only place that wires: config → storage → domains → pipeline → surfaces → listen.
 
@@ -178,7 +178,7 @@ function createDomains(config: Config, storage: Storage, log: Log) {
 
 type Domains = ReturnType<typeof createDomains>;
 
-function createSurfaces(config: Config, storage: Storage, domains: Domains, drain: Drain, log: Log): FastifyInstance {
+function createSurfaces(config: Config, storage: Storage, domains: Domains, drain: Drain, log: ProcessLog): FastifyInstance {
   const { database, journal, snapshot } = storage;
   const { identity, tenants, catalog, records, metering } = domains;
   const { authenticate, allow } = identity;
@@ -190,9 +190,7 @@ function createSurfaces(config: Config, storage: Storage, domains: Domains, drai
   });
   const platform = createPlatform(storage, domains, (event) => {
     metrics.call(event);
-    const { cause, ...facts } = event;
-    if (event.status >= 500) log.error({ ...facts, cause }, "call");
-    else log.info(facts, "call");
+    log.call(event);
   });
 
   const app = createHttpServer({ newId, log });
