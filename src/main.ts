@@ -34,7 +34,7 @@ import { createHttpServer } from "./surfaces/http/server.ts";
 import { type Certificate, CertificateProblem, openCertificate } from "./surfaces/http/tls.ts";
 import { chatCompletions } from "./surfaces/openai/chat.ts";
 import { mountModels } from "./surfaces/openai/models.ts";
-import { createLog, createMetrics, type Log } from "./telemetry/index.ts";
+import { createLog, createMetrics, type Log, type ProcessLog } from "./telemetry/index.ts";
 
 // The only place that wires: config → storage → domains → pipeline → surfaces → listen.
 
@@ -186,7 +186,12 @@ async function openStorage(config: Config, log: Log, started: AsyncDisposableSta
     log,
     pollMs: SNAPSHOT_POLL_MS,
     listTenants: readRevisions,
-    sources: { identity: identitySource, tenants: tenantsSource, catalog: createCatalogSource({ providers: providers }), capacity: capacitySource },
+    sources: {
+      identity: identitySource,
+      tenants: tenantsSource,
+      catalog: createCatalogSource({ providers: providers }),
+      capacity: capacitySource,
+    },
     indexes: { [KEY_INDEX]: (parts) => parts.identity.keys.keys(), [NAME_INDEX]: (parts) => [parts.tenants.tenant.name] },
   });
   started.defer(() => snapshot.close());
@@ -250,7 +255,7 @@ function createSurfaces(
   storage: Storage,
   domains: Domains,
   drain: Drain,
-  log: Log,
+  log: ProcessLog,
 ): Servers {
   const { database, journal, snapshot } = storage;
   const { identity, tenants, catalog, capacity, records, keeping, metering } = domains;
@@ -268,9 +273,7 @@ function createSurfaces(
   });
   const platform = createPlatform(storage, domains, (event) => {
     metrics.call(event);
-    const { cause, ...facts } = event;
-    if (event.status >= 500) log.error({ ...facts, cause }, "call");
-    else log.info(facts, "call");
+    log.call(event);
   });
 
   const { BASE_PATH: basePath, TRUSTED_PROXIES: trustedProxies, ATRIUM_MANAGEMENT_ADDRESS: apart, PUBLIC_URL: publicUrl } = config;

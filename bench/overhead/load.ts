@@ -3,11 +3,14 @@ import { connect } from "node:net";
 export interface Load {
   readonly port: number;
   readonly path: string;
-  readonly headers: Readonly<Record<string, string>>;
+  /** One set for all requests, or several that take turns. */
+  readonly headers: Headers | readonly Headers[];
   readonly body: string;
   readonly connections: number;
   readonly durationMs: number;
 }
+
+type Headers = Readonly<Record<string, string>>;
 
 export interface LoadResult {
   readonly requests: number;
@@ -19,13 +22,8 @@ export interface LoadResult {
 
 /** Closed loop: each connection sends its next request when the last answer is whole. Plain sockets, so that the generator costs little. */
 export async function drive(load: Load): Promise<LoadResult> {
-  const head = Object.entries({
-    host: "127.0.0.1",
-    "content-type": "application/json",
-    "content-length": String(Buffer.byteLength(load.body)),
-    ...load.headers,
-  });
-  const request = `POST ${load.path} HTTP/1.1\r\n${head.map(([name, value]) => `${name}: ${value}\r\n`).join("")}\r\n${load.body}`;
+  const requests = [load.headers].flat().map((headers) => requestText(load.path, headers, load.body));
+  let next = 0;
   const latencies: number[] = [];
   let errors = 0;
   const started = performance.now();
@@ -41,7 +39,7 @@ export async function drive(load: Load): Promise<LoadResult> {
       const send = () => {
         received = "";
         sentAt = performance.now();
-        socket.write(request);
+        socket.write(requests[next++ % requests.length] as string);
       };
       socket.on("connect", send);
       socket.on("data", (data) => {
@@ -61,7 +59,17 @@ export async function drive(load: Load): Promise<LoadResult> {
   }
 }
 
-function isWhole(answer: string): boolean {
+export function requestText(path: string, headers: Headers, body: string): string {
+  const head = Object.entries({
+    host: "127.0.0.1",
+    "content-type": "application/json",
+    "content-length": String(Buffer.byteLength(body)),
+    ...headers,
+  });
+  return `POST ${path} HTTP/1.1\r\n${head.map(([name, value]) => `${name}: ${value}\r\n`).join("")}\r\n${body}`;
+}
+
+export function isWhole(answer: string): boolean {
   const headEnd = answer.indexOf("\r\n\r\n");
   if (headEnd === -1) return false;
   const length = /content-length: (\d+)/i.exec(answer.slice(0, headEnd))?.[1];

@@ -1,8 +1,8 @@
-import { type ChildProcess, spawn } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { type AtriumProcess, createModel, createTenancy, removeData, startAtriumProcess } from "../../test/support/atrium.ts";
 import { machine } from "../machine.ts";
+import { cpuSeconds, residentMegabytes, startScript, stopScripts } from "../process.ts";
 import { drive, type LoadResult } from "./load.ts";
 
 /**
@@ -13,7 +13,6 @@ const REPETITIONS = 3;
 const CONNECTIONS = 32;
 const WARM_UP_MS = 2_000;
 const MEASURED_MS = Number(process.env["BENCH_SECONDS"] ?? 5) * 1_000;
-const TICKS_PER_SECOND = 100;
 
 interface Gateway {
   readonly name: string;
@@ -41,12 +40,11 @@ const BODIES = {
   "64-event stream": JSON.stringify({ model: "bench-1", stream: true, messages: [{ role: "user", content: "Count to sixty-four." }] }),
 } as const;
 
-const children: ChildProcess[] = [];
 const servers: AtriumProcess[] = [];
 try {
-  const upstream = await startScript("upstream.ts", []);
+  const upstream = await startScript("overhead/upstream.ts");
   const origin = `http://127.0.0.1:${upstream.port}`;
-  const floor = await startScript("floor.ts", [origin]);
+  const floor = await startScript("overhead/floor.ts", origin);
   const gateways: Gateway[] = [
     { name: "floor", port: floor.port, pid: floor.pid, headers: {} },
     await startGateway("atrium, journal process", "process", origin),
@@ -73,7 +71,7 @@ try {
     await server.stop();
     await removeData(server.dataDirectory);
   }
-  for (const child of children) child.kill();
+  stopScripts();
 }
 
 async function measure(scenario: string, body: string, gateways: readonly Gateway[]): Promise<string[]> {
@@ -126,25 +124,6 @@ async function startGateway(name: string, durability: string, upstream: string):
   });
   const { key } = await createTenancy(server, "bench", "bench-1");
   return { name, port: Number(new URL(server.url).port), pid: server.pid, headers: { authorization: `Bearer ${key}` } };
-}
-
-function startScript(script: string, args: readonly string[]): Promise<{ port: number; pid: number }> {
-  const child = spawn(process.execPath, [path.join(import.meta.dirname, script), ...args], { stdio: ["ignore", "pipe", "inherit"] });
-  children.push(child);
-  return new Promise((resolve, reject) => {
-    child.stdout.once("data", (line) => resolve({ port: (JSON.parse(String(line)) as { port: number }).port, pid: child.pid as number }));
-    child.once("exit", (code) => reject(new Error(`${script} exited with ${code}`)));
-  });
-}
-
-/** User and system time of a process and its threads. */
-function cpuSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") as string[];
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
-}
-
-function residentMegabytes(pid: number): number {
-  return Math.round(Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024);
 }
 
 function shuffled<T>(items: readonly T[]): T[] {

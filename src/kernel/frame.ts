@@ -5,13 +5,18 @@ import type { Problem } from "./problem.ts";
 export type Dialect = "openai" | "anthropic";
 
 /**
- * One event of an upstream's stream: its raw bytes (terminator included) and, parsed only when somebody asks, its
+ * One event of an upstream's stream, or a run of them: its raw bytes (terminator included) and, parsed only when somebody asks, its
  * meaning. A provider without a wire of its own (`simulated`, `local`) has empty bytes and ready events.
  */
 export interface Frame {
   readonly bytes: Buffer;
   /** Whether the bytes can hold anything but a delta: usage, a finish reason, an error, the end. Cheap; may say true too often, never false wrongly. */
   readonly notable: boolean;
+  /**
+   * Where the frame is a run of events side by side that say nothing but text: how many carry any, and its bytes as the wire
+   * escapes them, which are all that the run can hold of output.
+   */
+  readonly deltas?: { readonly events: number; readonly bytes: number };
   /** Parsed on first use and remembered. */
   events(): readonly ModelEvent[];
 }

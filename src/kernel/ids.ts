@@ -28,6 +28,8 @@ export const PLATFORM_TENANT = "00000000-0000-0000-0000-000000000000" as TenantI
 export function createIdMaker(clock: Clock, random: RandomBytes): <Id extends Uuid>() => Id {
   const pool = Buffer.alloc(4096);
   let used = pool.length;
+  let millisecond = -1;
+  let prefix = "";
   return <Id extends Uuid>() => {
     if (used + 10 > pool.length) {
       random(pool);
@@ -36,8 +38,13 @@ export function createIdMaker(clock: Clock, random: RandomBytes): <Id extends Uu
     const tail = pool.toString("hex", used, used + 10);
     const variant = HEX.charAt(8 | (((pool[used + 2] as number) >> 4) & 3));
     used += 10;
-    const time = clock.now().toString(16).padStart(12, "0");
-    return `${time.slice(0, 8)}-${time.slice(8)}-7${tail.slice(0, 3)}-${variant}${tail.slice(5, 8)}-${tail.slice(8)}` as Id;
+    const now = clock.now();
+    if (now !== millisecond) {
+      const time = now.toString(16).padStart(12, "0");
+      prefix = `${time.slice(0, 8)}-${time.slice(8)}-7`;
+      millisecond = now;
+    }
+    return `${prefix}${tail.slice(0, 3)}-${variant}${tail.slice(5, 8)}-${tail.slice(8)}` as Id;
   };
 }
 

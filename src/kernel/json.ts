@@ -44,7 +44,9 @@ function countKeys(value: Json | undefined, depthLeft: number): number {
     for (const element of value) keys += countKeys(element, depthLeft - 1);
     return keys;
   }
-  for (const key of Object.keys(value)) keys += 1 + countKeys((value as Record<string, Json>)[key], depthLeft - 1);
+  const object = value as Readonly<Record<string, Json>>;
+  // Not Object.keys, which makes a list of each: parsed objects inherit nothing that can be enumerated.
+  for (const key in object) keys += 1 + countKeys(object[key], depthLeft - 1);
   return keys;
 }
 

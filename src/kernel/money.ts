@@ -17,9 +17,13 @@ export function parseUsd(text: string): PicoDollars | null {
 export function formatUsd(amount: PicoDollars): string {
   const sign = amount < 0n ? "-" : "";
   const digits = (amount < 0n ? -amount : amount).toString().padStart(13, "0");
-  const fraction = digits.slice(-12).replace(/0+$/, "");
-  return sign + digits.slice(0, -12) + (fraction === "" ? "" : `.${fraction}`);
+  const whole = digits.length - 12;
+  let end = digits.length;
+  while (end > whole && digits.charCodeAt(end - 1) === ZERO) end--;
+  return sign + digits.slice(0, whole) + (end === whole ? "" : `.${digits.slice(whole, end)}`);
 }
+
+const ZERO = 48;
 
 /**
  * Parses USD per million tokens into pico-dollars per token. Exact to six decimals (1 pd a token); a finer or

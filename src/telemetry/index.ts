@@ -1,3 +1,3 @@
 export type { CallEvent } from "./call-event.ts";
-export { createLog, type Log } from "./log.ts";
+export { createLog, type Log, type ProcessLog } from "./log.ts";
 export { createMetrics, type Metrics } from "./metrics.ts";

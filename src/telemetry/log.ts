@@ -1,4 +1,5 @@
 import pino from "pino";
+import type { CallEvent } from "./call-event.ts";
 
 /** Structured logging, as the rest of the code sees it: an object of facts and a sentence. */
 export interface Log {
@@ -12,8 +13,14 @@ export interface Log {
 const BUFFERED_BYTES = 4096;
 const FLUSH_INTERVAL_MS = 500;
 
+export interface ProcessLog extends Log {
+  /** The call's line: at `info`, or at `error` with its cause where the server failed. */
+  call(event: CallEvent): void;
+  close(): void;
+}
+
 /** JSON lines on standard error, written in batches; `close` writes what is left. */
-export function createLog(level: pino.LevelWithSilent): Log & { close(): void } {
+export function createLog(level: pino.LevelWithSilent): ProcessLog {
   const destination = pino.destination({ fd: 2, sync: false, minLength: BUFFERED_BYTES });
   const logger = pino(
     {
@@ -35,6 +42,10 @@ export function createLog(level: pino.LevelWithSilent): Log & { close(): void } 
     warn: (facts, message) => logger.warn(facts, message),
     info: (facts, message) => logger.info(facts, message),
     debug: (facts, message) => logger.debug(facts, message),
+    call(event) {
+      if (event.status >= 500) logger.error(event, "call");
+      else if (logger.isLevelEnabled("info")) logger.info({ ...event, cause: undefined }, "call");
+    },
     close() {
       clearInterval(timer);
       destination.flushSync();

@@ -58,37 +58,44 @@ export function createMetrics() {
     labelNames: ["dimension"],
     registers,
   });
-  // `labels()` builds and hashes a label set each time, so the children of each endpoint and provider are bound once.
+  // `labels()` builds and hashes a label set each time, so the children of each endpoint and provider are bound once; even so an
+  // increment costs 0.4 µs, so counts are summed up here and handed over when somebody looks.
   const endpoints = new Map<string, ReturnType<typeof bindEndpoint>>();
   const providers = new Map<string, ReturnType<typeof bindProvider>>();
   const bindEndpoint = (endpoint: string) => ({
     duration: duration.labels(endpoint),
     ended: { answered: new Map(), truncated: new Map(), client_left: new Map(), problem: new Map() } satisfies Record<
       CallEvent["outcome"],
-      Map<number, Child>
+      Map<number, Sum>
     >,
   });
   const bindProvider = (provider: string) => ({
     firstToken: firstToken.labels(provider),
-    input: tokens.labels(provider, "input"),
-    output: tokens.labels(provider, "output"),
-    charge: charge.labels(provider),
+    input: sum(tokens.labels(provider, "input")),
+    output: sum(tokens.labels(provider, "output")),
+    charge: sum(charge.labels(provider)),
   });
+  const sums: Sum[] = [];
+  const sum = (counter: Incremented): Sum => {
+    const made = new Sum(counter);
+    sums.push(made);
+    return made;
+  };
   return {
     call(event: CallEvent): void {
       const endpoint = remembered(endpoints, event.endpoint, bindEndpoint);
       endpoint.duration.observe(event.durationMs / 1000);
-      const ended: Map<number, Child> = endpoint.ended[event.outcome];
-      let child = ended.get(event.status);
-      if (child === undefined) ended.set(event.status, (child = calls.labels(event.endpoint, event.outcome, String(event.status))));
-      child.inc();
+      const ended: Map<number, Sum> = endpoint.ended[event.outcome];
+      let count = ended.get(event.status);
+      if (count === undefined) ended.set(event.status, (count = sum(calls.labels(event.endpoint, event.outcome, String(event.status)))));
+      count.value += 1;
       if (event.limitDimension !== null) limited.inc({ dimension: event.limitDimension });
       if (event.provider === null) return;
       const provider = remembered(providers, event.provider, bindProvider);
       if (event.firstTokenMs !== null) provider.firstToken.observe(event.firstTokenMs / 1000);
-      if (event.inputTokens !== null) provider.input.inc(event.inputTokens);
-      if (event.outputTokens !== null) provider.output.inc(event.outputTokens);
-      if (event.chargeUsd !== null) provider.charge.inc(Number(event.chargeUsd));
+      if (event.inputTokens !== null) provider.input.value += event.inputTokens;
+      if (event.outputTokens !== null) provider.output.value += event.outputTokens;
+      if (event.chargeUsd !== null) provider.charge.value += Number(event.chargeUsd);
     },
     refused(code: string): void {
       refusals.inc({ code });
@@ -100,7 +107,10 @@ export function createMetrics() {
       gauge("atrium_limit_levels", "Limits and subjects that are counted in memory.", gauges.limitLevels);
     },
     /** Prometheus text format. */
-    render: (): Promise<string> => registry.metrics(),
+    render(): Promise<string> {
+      for (const each of sums) each.handOver();
+      return registry.metrics();
+    },
     contentType: registry.contentType,
   };
 
@@ -116,8 +126,23 @@ export function createMetrics() {
   }
 }
 
-interface Child {
-  inc(): void;
+interface Incremented {
+  inc(by: number): void;
+}
+
+/** What a counter has to be told. */
+class Sum {
+  value = 0;
+  readonly #counter: Incremented;
+
+  constructor(counter: Incremented) {
+    this.#counter = counter;
+  }
+
+  handOver(): void {
+    this.#counter.inc(this.value);
+    this.value = 0;
+  }
 }
 
 function remembered<Value>(known: Map<string, Value>, key: string, make: (key: string) => Value): Value {

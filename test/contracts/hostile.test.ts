@@ -108,5 +108,8 @@ function decode(dialect: Dialect, pieces: readonly Buffer[], send: (frames: read
 const MESSAGES = [{ role: "user", content: "hello" }];
 const REQUESTS: Readonly<Record<Dialect, ModelRequest>> = {
   openai: PARSERS[chatCompletions.parser](Buffer.from(JSON.stringify({ model: "m", stream: true, messages: MESSAGES })), NO_ATTRIBUTION),
-  anthropic: PARSERS[messages.parser](Buffer.from(JSON.stringify({ model: "m", stream: true, max_tokens: 10, messages: MESSAGES })), NO_ATTRIBUTION),
+  anthropic: PARSERS[messages.parser](
+    Buffer.from(JSON.stringify({ model: "m", stream: true, max_tokens: 10, messages: MESSAGES })),
+    NO_ATTRIBUTION,
+  ),
 };

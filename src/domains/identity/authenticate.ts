@@ -1,4 +1,4 @@
-import { createHmac, createSecretKey, type KeyObject, randomBytes, timingSafeEqual } from "node:crypto";
+import { createHmac, createSecretKey, hash as digest, type KeyObject, randomBytes, timingSafeEqual } from "node:crypto";
 import type { Clock } from "../../kernel/clock.ts";
 import { type KeyId, PLATFORM_TENANT, type TenantId } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
@@ -32,24 +32,55 @@ export function createAuthenticate(needs: AuthenticateNeeds): Authenticate {
   const bootstrapHash = needs.bootstrapKey === null ? null : hashKey(pepper, needs.bootstrapKey);
   const dummyHash = randomBytes(32);
   const findElsewhere = createLookup(needs);
+  const proven = new Proven();
   const check = (hash: Buffer, record: KeyRecord | undefined): Principal => {
     const same = timingSafeEqual(hash, record?.hash ?? dummyHash);
     if (record === undefined || !same) throw new Problem("invalid_api_key");
+    return unexpired(record, principalOf(record));
+  };
+  const unexpired = (record: KeyRecord, principal: Principal): Principal => {
     if (record.expiresAt !== null && needs.clock.now() >= record.expiresAt) throw new Problem("expired_api_key");
-    return principalOf(record);
+    return principal;
   };
   return (credential) => {
     if (needs.stalenessMs() > needs.stalenessBoundMs)
       throw new Problem("overloaded", { message: STALE, retryAfterSeconds: RETRY_AFTER_SECONDS });
     const text = credential === null || credential.length > MAX_CREDENTIAL_LENGTH ? "" : credential;
-    const hash = hashKey(pepper, text);
-    if (bootstrapHash !== null && timingSafeEqual(hash, bootstrapHash)) return BOOTSTRAP;
     const id = parseKeyId(text);
     const record = id === null ? undefined : needs.knownKey(id);
-    if (record !== undefined || id === null) return check(hash, record);
+    const known = record === undefined ? null : proven.find(record, text);
+    if (record !== undefined && known !== null) return unexpired(record, known);
+    const hash = hashKey(pepper, text);
+    if (bootstrapHash !== null && timingSafeEqual(hash, bootstrapHash)) return BOOTSTRAP;
+    if (record !== undefined) return proven.remember(record, text, check(hash, record));
+    if (id === null) return check(hash, record);
     const elsewhere = findElsewhere(id);
     return elsewhere === undefined ? check(hash, undefined) : elsewhere.then((found) => check(hash, found));
   };
+}
+
+/**
+ * What proved itself once, by the snapshot's record of its key, so that it ends with that record: a salted SHA-256 of the same
+ * text costs 0.6 µs, its HMAC under the pepper 3 and another native object for the collector. The text itself is not kept, and
+ * the salt, this process's own, leaves nothing to be learnt from how long a comparison takes.
+ */
+class Proven {
+  readonly #salt = randomBytes(32).toString("hex");
+  readonly #byRecord = new WeakMap<KeyRecord, { readonly digest: string; readonly principal: Principal }>();
+
+  find(record: KeyRecord, text: string): Principal | null {
+    const proof = this.#byRecord.get(record);
+    return proof !== undefined && proof.digest === this.#digest(text) ? proof.principal : null;
+  }
+
+  remember(record: KeyRecord, text: string, principal: Principal): Principal {
+    this.#byRecord.set(record, { digest: this.#digest(text), principal });
+    return principal;
+  }
+
+  #digest(text: string): string {
+    return digest("sha256", this.#salt + text, "hex");
+  }
 }
 
 export function hashKey(pepper: KeyObject | Buffer, key: string): Buffer {

@@ -5,13 +5,16 @@ import { Problem } from "../../kernel/problem.ts";
 import type { Price } from "../catalog/index.ts";
 import { rateOf, worstCase } from "./decide.ts";
 import type { AttemptFacts, Hold } from "./model.ts";
-import { encodeAdmission, encodeMark } from "./records.ts";
+import type { Recent } from "./recent.ts";
+import { type Admission, encodeAdmission, encodeMark } from "./records.ts";
 import type { Speeds } from "./speeds.ts";
 
 export interface HoldNeeds {
   readonly journal: Journal;
   readonly clock: Clock;
   readonly speeds: Speeds;
+  /** Where the shipper looks before it decodes. */
+  readonly recent?: Recent<Admission>;
   /** Called when an ADMIT's fate is unknown: the attempt must not stay open, for it never left. */
   readonly voided: (held: Held) => void;
 }
@@ -23,13 +26,15 @@ export interface HoldNeeds {
 export function hold(facts: AttemptFacts, price: Price, needs: HoldNeeds): Promise<Hold> {
   return new Promise((resolve, reject) => {
     const held = new Held(facts, price, needs.clock.monotonic(), needs.speeds.of(facts.deployment));
+    const admission = held.admission();
     let sequence: number;
     try {
-      sequence = needs.journal.append(RECORD.admit, facts.attempt, encodeAdmission(held.admission()));
+      sequence = needs.journal.append(RECORD.admit, facts.attempt, encodeAdmission(admission));
     } catch (fault) {
       reject(overloaded(fault));
       return;
     }
+    needs.recent?.remember(sequence, admission);
     needs.journal.whenDurable(sequence, (fault) => {
       if (fault === null) return resolve(held as unknown as Hold);
       needs.voided(held);
@@ -72,7 +77,7 @@ export class Held {
     this.tokensPerSecond = tokensPerSecond;
   }
 
-  admission() {
+  admission(): Admission {
     const { facts, worstCase, price, tokensPerSecond } = this;
     const { input } = facts.bound;
     const [inputRate, outputRate] = [rateOf("input_uncached", price, input), rateOf("output", price, input)];

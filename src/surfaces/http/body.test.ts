@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import http from "node:http";
-import type { AddressInfo } from "node:net";
-import { after, before, test } from "node:test";
+import { type AddressInfo, connect } from "node:net";
+import { after, before, test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import type { TenantId } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
-import { type BodyReader, createBodyReader, joined, type TakenBody } from "./body.ts";
+import { type BodyBounds, type BodyReader, createBodyReader, joined, type TakenBody } from "./body.ts";
 
 const BOUNDS = { bodyBytes: 1_000, bodiesInFlightBytes: 2_500, bodiesInFlightBytesPerTenant: 1_500, bodyArrivalMs: 200 };
 
@@ -38,6 +38,42 @@ before(async () => {
 after(() => {
   server.closeAllConnections();
   server.close();
+});
+
+/** A server that asks for a body only once it has arrived, as the pipeline does. */
+async function lateServer(t: TestContext, bounds: BodyBounds): Promise<(body: string) => Promise<string>> {
+  const takeLate = createBodyReader(bounds);
+  const late = http.createServer((request, response) => {
+    setImmediate(() =>
+      takeLate(request, "late" as TenantId).then(
+        (body) => {
+          body.release();
+          response.end(joined(body));
+        },
+        (thrown: Problem) => response.end(thrown.code),
+      ),
+    );
+  });
+  await new Promise<void>((resolve) => late.listen(0, "127.0.0.1", resolve));
+  const socket = connect((late.address() as AddressInfo).port, "127.0.0.1");
+  t.after(() => {
+    socket.destroy();
+    late.close();
+  });
+  return (body) =>
+    new Promise((resolve) => {
+      socket.once("data", (data) => resolve(data.toString().split("\r\n\r\n")[1] as string));
+      socket.write(`POST / HTTP/1.1\r\nhost: a\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+    });
+}
+
+test("a body that has arrived before it is asked for is the same, is bounded the same, and the connection goes on", async (t) => {
+  const send = await lateServer(t, { bodyBytes: 10, bodiesInFlightBytes: 8, bodiesInFlightBytesPerTenant: 8, bodyArrivalMs: 1_000 });
+  assert.equal(await send("12345"), "12345");
+  assert.equal(await send("12345678"), "12345678");
+  assert.equal(await send("123456789"), "overloaded");
+  assert.equal(await send("12345678901"), "request_too_large");
+  assert.equal(await send("1234567"), "1234567");
 });
 
 function fresh(): void {

@@ -34,9 +34,12 @@ export function createBodyReader(bounds: BodyBounds = BOUNDS): BodyReader {
   const room = new Room(bounds);
   return (request, tenant) => {
     const problem = refusedByHead(request, bounds);
-    if (problem === null) return collect(request, tenant, room, bounds);
-    discardBody(request);
-    return Promise.reject(problem);
+    if (problem !== null) {
+      discardBody(request);
+      return Promise.reject(problem);
+    }
+    const body = arrived(request, tenant, room, bounds);
+    return body === null ? collect(request, tenant, room, bounds) : Promise.resolve(body);
   };
 }
 
@@ -87,12 +90,31 @@ class Room {
 
 function refusedByHead({ headers }: IncomingMessage, bounds: BodyBounds): Problem | null {
   const type = headers["content-type"];
-  if (type !== undefined && !/^application\/(?:[\w.-]+\+)?json\s*(?:;|$)/i.test(type)) return new Problem("unsupported_media_type");
+  if (type !== undefined && type !== "application/json" && !/^application\/(?:[\w.-]+\+)?json\s*(?:;|$)/i.test(type))
+    return new Problem("unsupported_media_type");
   const encoding = headers["content-encoding"] ?? "identity";
   if (encoding !== "identity" && encoding !== "gzip")
     return new Problem("unsupported_media_type", { message: "Send the body uncompressed or as 'content-encoding: gzip'." });
   return Number(headers["content-length"] ?? 0) > bounds.bodyBytes ? tooLarge(bounds) : null;
 }
+
+/** The body of a request that has arrived whole, as most have once their caller is known: no listeners and no timer. Null for any other. */
+function arrived(request: IncomingMessage, tenant: TenantId, room: Room, bounds: BodyBounds): TakenBody | null {
+  const { headers, readableLength: size } = request;
+  const isWhole = request.complete || Number(headers["content-length"] ?? Number.NaN) === size;
+  if (!isWhole || request.destroyed || request.readableFlowing !== null || headers["content-encoding"] === "gzip") return null;
+  if (size > bounds.bodyBytes) return null;
+  if (!room.take(tenant, size)) {
+    room.give(tenant, size);
+    return null;
+  }
+  const bytes = (request.read() as Buffer | null) ?? EMPTY;
+  // Node tells a request that ended from one that was cut off by whether its end was read.
+  request.resume();
+  return { chunks: [bytes], size, release: () => room.give(tenant, size) };
+}
+
+const EMPTY = Buffer.alloc(0);
 
 function collect(request: IncomingMessage, tenant: TenantId, room: Room, bounds: BodyBounds): Promise<TakenBody> {
   return new Promise((resolve, reject) => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import fc from "fast-check";
 import { createDrain } from "./drain.ts";
 
 test("a drain with nothing in flight is over at once", async () => {
@@ -50,4 +51,33 @@ test("a call that is over is not told to stop", async () => {
   await drain.drain(10);
   assert.deepEqual(told, ["still there"]);
   assert.equal(drain.aborted, true);
+});
+
+test("whatever calls come and go, in whatever order, exactly those that are left are told to stop", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(fc.option(fc.nat(20), { nil: null }), { maxLength: 60 }), async (steps) => {
+      const drain = createDrain();
+      const present = new Map<number, () => void>();
+      const told: number[] = [];
+      // A number ends the call at that place among those present, twice; null begins another.
+      steps.forEach((leaving, id) => {
+        const gone = leaving === null ? undefined : [...present.keys()][leaving];
+        if (gone === undefined)
+          present.set(
+            id,
+            drain.whenAborted(() => void told.push(id)),
+          );
+        else {
+          present.get(gone)?.();
+          present.get(gone)?.();
+          present.delete(gone);
+        }
+      });
+      await drain.drain(0);
+      assert.deepEqual(
+        told.toSorted((a, b) => a - b),
+        [...present.keys()],
+      );
+    }),
+  );
 });

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { LARGE_BODY_BYTES, PARSERS, type Providers } from "../../domains/providers/index.ts";
 import type { LimitFigures } from "../../domains/capacity/index.ts";
+import type { Deployment } from "../../domains/catalog/index.ts";
+import { LARGE_BODY_BYTES, PARSERS, type Providers } from "../../domains/providers/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { FrameStream, TokenCount, WholeBody } from "../../kernel/frame.ts";
 import type { TenantId } from "../../kernel/ids.ts";
@@ -11,7 +12,7 @@ import type { CallContext, Caller, Delivery } from "../../pipeline/caller.ts";
 import type { CheckedResponse } from "../../pipeline/check.ts";
 import type { Dispatched } from "../../pipeline/evidence.ts";
 import { attributionOf } from "./attribution.ts";
-import { type BodyReader, discardBody, joined } from "./body.ts";
+import { type BodyReader, discardBody, joined, type TakenBody } from "./body.ts";
 import { credentialOf } from "./credential.ts";
 import type { Drain } from "./drain.ts";
 import { CLIENT_LEFT, finish } from "./finish.ts";
@@ -51,6 +52,9 @@ export class Exchange implements Caller {
   #asked: ModelRequest | null = null;
   #limits: (() => LimitFigures) | null = null;
   #writer: StreamWriter | null = null;
+  #body: TakenBody | null = null;
+  /** Told when the connection is gone, or the response over. */
+  #closed: ((delivery: Delivery) => void) | null = null;
 
   constructor(needs: ExchangeNeeds) {
     const { request, response, drain } = needs;
@@ -59,9 +63,11 @@ export class Exchange implements Caller {
     this.credential = credentialOf(request.headers);
     const stop = (): void => this.#abort.abort();
     const forget = drain.whenAborted(stop);
-    response.once("close", () => {
+    response.on("close", () => {
       forget();
+      this.#body?.release();
       if (!response.writableFinished) stop();
+      this.#closed?.(CLIENT_LEFT);
     });
   }
 
@@ -77,7 +83,7 @@ export class Exchange implements Caller {
     const { request, wire, takeBody, parseLarge, pace } = this.#needs;
     const body = await takeBody(request, tenant);
     if (this.#response.closed) body.release();
-    else this.#response.once("close", body.release);
+    else this.#body = body;
     const attribution = attributionOf(request.headers);
     this.#asked =
       body.size > LARGE_BODY_BYTES
@@ -92,7 +98,6 @@ export class Exchange implements Caller {
   }
 
   send(response: CheckedResponse, evidence: Dispatched): Promise<Delivery> {
-    this.#response.setTimeout(this.#needs.pace.stallMs);
     const { body } = response;
     switch (body.kind) {
       case "whole":
@@ -112,7 +117,7 @@ export class Exchange implements Caller {
     const { request, wire, call } = this.#needs;
     const response = this.#response;
     if (response.destroyed || response.writableEnded) return;
-    this.#response.setTimeout(this.#needs.pace.stallMs);
+    response.setTimeout(this.#needs.pace.stallMs);
     if (this.#writer?.begun === true) return this.#writer.fail(wire.renderError(problem, call.id));
     this.#writer?.hush();
     const body = Buffer.from(JSON.stringify(wire.envelope(problem, call.id)));
@@ -150,8 +155,8 @@ export class Exchange implements Caller {
       return { kind: "truncated", problem: bytes };
     }
     return new Promise((resolve) => {
-      this.#response.once("close", () => resolve(CLIENT_LEFT));
       if (this.#response.destroyed) return resolve(CLIENT_LEFT);
+      this.#closed = resolve;
       this.#response.writeHead(200, {
         ...this.#head(),
         ...evidenceHeaders(evidence),
@@ -162,6 +167,7 @@ export class Exchange implements Caller {
         "content-length": bytes.length,
       });
       finish(this.#response, resolve, bytes);
+      if (!this.#response.writableFinished) this.#response.setTimeout(this.#needs.pace.stallMs);
     });
   }
 
@@ -184,8 +190,9 @@ export class Exchange implements Caller {
 
   #sendStream(response: CheckedResponse, stream: FrameStream, evidence: Dispatched): Promise<Delivery> {
     const request = this.#asked as ModelRequest;
-    const { wire, call } = this.#needs;
+    const { wire, call, pace } = this.#needs;
     const render = wire.streamRenderer(request, evidence.slot.deployment.provider);
+    this.#response.setTimeout(pace.stallMs);
     return (this.#writer as StreamWriter).pipe(stream, evidenceHeaders(evidence), {
       forward: response.wire === wire.dialect,
       dropUsageOnly: !request.includeUsage,
@@ -201,14 +208,24 @@ export class Exchange implements Caller {
   }
 }
 
-function evidenceHeaders({ route, slot: { deployment }, of }: Dispatched): Record<string, string> {
-  return {
+function evidenceHeaders(evidence: Dispatched): Record<string, string> {
+  return { ...deploymentHeaders(evidence), "x-atrium-attempts": String(evidence.of.call.hops.length) };
+}
+
+/** Made once per deployment of a snapshot, which is a deployment of one model. */
+const ofDeployment = new WeakMap<Deployment, Record<string, string>>();
+
+function deploymentHeaders({ route, slot: { deployment } }: Dispatched): Record<string, string> {
+  const known = ofDeployment.get(deployment);
+  if (known !== undefined) return known;
+  const made = {
     "x-atrium-model": headerText(route.model.name),
     "x-atrium-deployment": headerText(deployment.name),
     "x-atrium-provider": deployment.provider,
     ...(deployment.region === null ? {} : { "x-atrium-region": headerText(deployment.region) }),
-    "x-atrium-attempts": String(of.call.hops.length),
   };
+  ofDeployment.set(deployment, made);
+  return made;
 }
 
 /** Header values are Latin-1; names may be anything. */

@@ -7,8 +7,14 @@ import type { Delivery } from "../../pipeline/caller.ts";
  */
 export function finish(response: ServerResponse, resolve: (delivery: Delivery) => void, lastBytes?: Buffer): void {
   const { socket } = response;
-  response.end(lastBytes, () => resolve(socket?.destroyed === true ? CLIENT_LEFT : DELIVERED));
+  const ended = (): void => resolve(socket?.destroyed === true ? CLIENT_LEFT : DELIVERED);
+  // Node writes a head and a string as one string, a head and a buffer as two: 2 µs a call. Latin-1 is a byte a character.
+  if (lastBytes !== undefined && lastBytes.length <= MAX_STRING_BYTES) response.end(lastBytes.toString("latin1"), "latin1", ended);
+  else response.end(lastBytes, ended);
 }
+
+/** What Node encodes on the stack. */
+const MAX_STRING_BYTES = 16 * 1024;
 
 export const CLIENT_LEFT: Delivery = { kind: "client_left" };
 const DELIVERED: Delivery = { kind: "delivered" };

@@ -14,38 +14,43 @@ export type Edits = ReadonlyMap<string, string | null>;
  * large prompt costs one copy. `members` are those of `bytes`. Returns `bytes` itself when nothing changes.
  */
 export function splice(bytes: Buffer, members: readonly Member[], edits: Edits): Buffer {
-  const absent = new Set(edits.keys());
-  const parts: Buffer[] = [];
-  let keptFrom = -1;
-  let keptTo = -1;
-  const flush = (): void => {
-    if (keptFrom !== -1) parts.push(parts.length === 0 ? OPEN : COMMA, bytes.subarray(keptFrom, keptTo));
-    keptFrom = -1;
-  };
+  if (changesNothing(members, edits)) return bytes;
+  // Written straight into one buffer: pieces to join are a view each.
+  const out = Buffer.allocUnsafe(roomFor(bytes, edits));
+  out[0] = OPEN_OBJECT;
+  let at = 1;
+  /** Where the member before ends, if it was copied whole: what lies between it and the next comes along. */
+  let copiedTo = -1;
   for (const member of members) {
-    absent.delete(member.key);
     const edit = edits.get(member.key);
-    if (edit === undefined) {
-      if (keptFrom === -1) keptFrom = member.start;
-      keptTo = member.end;
-      continue;
+    const follows = edit === undefined && copiedTo !== -1;
+    if (edit !== null && at > 1 && !follows) out[at++] = COMMA_BYTE;
+    if (edit === undefined) at += bytes.copy(out, at, follows ? copiedTo : member.start, member.end);
+    else if (edit !== null) {
+      at += bytes.copy(out, at, member.start, member.valueStart);
+      at += out.write(edit, at);
     }
-    flush();
-    if (edit === null) continue;
-    parts.push(parts.length === 0 ? OPEN : COMMA, bytes.subarray(member.start, member.valueStart), Buffer.from(edit));
+    copiedTo = edit === undefined ? member.end : -1;
   }
-  const untouched = keptFrom === (members[0]?.start ?? -1) && parts.length === 0;
-  flush();
-  let added = false;
-  for (const key of absent) {
-    const value = edits.get(key);
-    if (value === null || value === undefined) continue;
-    added = true;
-    parts.push(parts.length === 0 ? OPEN : COMMA, Buffer.from(`${JSON.stringify(key)}:${value}`));
+  for (const [key, value] of edits) {
+    if (value === null || members.some((member) => member.key === key)) continue;
+    at += out.write(`${at > 1 ? "," : ""}${JSON.stringify(key)}:${value}`, at);
   }
-  if (untouched && !added) return bytes;
-  parts.push(parts.length === 0 ? EMPTY_OBJECT : CLOSE);
-  return Buffer.concat(parts);
+  out[at++] = CLOSE_OBJECT;
+  return out.subarray(0, at);
+}
+
+function changesNothing(members: readonly Member[], edits: Edits): boolean {
+  for (const member of members) if (edits.has(member.key)) return false;
+  for (const value of edits.values()) if (value !== null) return false;
+  return true;
+}
+
+/** Bytes that the edited object has at most: a character of an edit has up to 3, one of a key up to 6 once escaped. */
+function roomFor(bytes: Buffer, edits: Edits): number {
+  let room = bytes.length + 2;
+  for (const [key, value] of edits) if (value !== null) room += 6 * key.length + 4 + 3 * value.length;
+  return room;
 }
 
 /** The members of the object that `bytes` is, in order. `bytes` must be valid JSON with an object at its top. */
@@ -55,7 +60,7 @@ export function topLevelMembers(bytes: Buffer): Member[] {
   while (bytes[at] === QUOTE) {
     const start = at;
     at = afterString(bytes, at);
-    const key = JSON.parse(bytes.toString("utf8", start, at)) as string;
+    const key = decodedKey(bytes.toString("utf8", start + 1, at - 1));
     const valueStart = skipSpace(bytes, skipSpace(bytes, at) + 1);
     at = afterValue(bytes, valueStart);
     members.push({ key, start, valueStart, end: at });
@@ -64,6 +69,11 @@ export function topLevelMembers(bytes: Buffer): Member[] {
     at = skipSpace(bytes, at + 1);
   }
   return members;
+}
+
+/** What a key's text between its quotes spells. */
+function decodedKey(text: string): string {
+  return text.includes("\\") ? (JSON.parse(`"${text}"`) as string) : text;
 }
 
 function afterValue(bytes: Buffer, start: number): number {
@@ -122,7 +132,3 @@ const OPEN_OBJECT = 0x7b;
 const CLOSE_OBJECT = 0x7d;
 const OPEN_ARRAY = 0x5b;
 const CLOSE_ARRAY = 0x5d;
-const OPEN = Buffer.from("{");
-const COMMA = Buffer.from(",");
-const CLOSE = Buffer.from("}");
-const EMPTY_OBJECT = Buffer.from("{}");

@@ -34,6 +34,11 @@ export class SseSplitter {
     this.#named = named;
   }
 
+  /** Whether the next byte begins an event, whatever came before. */
+  get idle(): boolean {
+    return this.#heldLength === 0 && !this.#skipLf && !this.#atStart;
+  }
+
   /** Appends the events that `chunk` completes to `events`. Returns false, for good, when an event passes the bound. */
   push(chunk: Buffer, events: SseEvent[]): boolean {
     const buffer = this.#heldLength === 0 ? chunk : this.#append(chunk);

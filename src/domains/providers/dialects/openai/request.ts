@@ -2,11 +2,12 @@ import { z } from "zod";
 import { BOUNDS } from "../../../../kernel/bounds.ts";
 import { parseJson } from "../../../../kernel/json.ts";
 import { Problem } from "../../../../kernel/problem.ts";
-import type { Attribution, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
+import type { Attribution, Json, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
 import { refuseByPolicy } from "../field-rules.ts";
 import { METADATA, MAX_TOKENS, NO_ATTRIBUTION, ParsedRequest, TAG, attribute, invalid } from "../parsed-request.ts";
 import { toChat } from "./chat.ts";
 import { FIELDS, MAX_STOPS } from "./fields.ts";
+import { isPlainRequest } from "./plain-request.ts";
 
 /**
  * Parses a body of `/v1/chat/completions`. `headers` is what attribution headers said; it beats the body's `metadata`,
@@ -14,12 +15,11 @@ import { FIELDS, MAX_STOPS } from "./fields.ts";
  */
 export function parseChatCompletion(body: Buffer, headers: Attribution = NO_ATTRIBUTION): ModelRequest {
   const json = parseJson(body, BOUNDS.jsonDepth);
-  const checked = SCHEMA.safeParse(json);
-  if (!checked.success) throw invalid(checked.error.issues[0], "a JSON object with 'model' and 'messages'");
+  const read = isPlainRequest(json) ? json : readBySchema(json);
   const fields = json as JsonObject;
   refuseByPolicy(fields, FIELDS);
-  refuseInside(checked.data);
-  const { model, stream, stream_options: options, metadata, user, safety_identifier: identifier } = checked.data;
+  refuseInside(read);
+  const { model, stream, stream_options: options, metadata, user, safety_identifier: identifier } = read;
   return new ParsedRequest({
     kind: "generate",
     dialect: "openai",
@@ -28,9 +28,15 @@ export function parseChatCompletion(body: Buffer, headers: Attribution = NO_ATTR
     includeUsage: stream === true && options?.include_usage === true,
     body,
     fields,
-    attribution: attribute(headers, metadata ?? {}, user ?? identifier ?? null),
+    attribution: attribute(headers, metadata ?? NO_METADATA, user ?? identifier ?? null),
     toChat,
   });
+}
+
+function readBySchema(json: Json): Read {
+  const checked = SCHEMA.safeParse(json);
+  if (!checked.success) throw invalid(checked.error.issues[0], "a JSON object with 'model' and 'messages'");
+  return checked.data;
 }
 
 /** What is ours below the top level: tools that a provider runs itself, and files of the platform's account. */
@@ -55,7 +61,8 @@ function refuseInside(read: Read): void {
 }
 
 /** Choices in one request. */
-const MAX_CHOICES = 128;
+export const MAX_CHOICES = 128;
+const NO_METADATA: Readonly<Record<string, string>> = {};
 
 const tokens = z.int().min(1).max(MAX_TOKENS).nullish();
 const choices = z.int().min(1).max(MAX_CHOICES).nullish();
@@ -88,7 +95,7 @@ const MESSAGE = z.looseObject({
 });
 
 /** What is read of a request; everything else passes as it came. */
-const SCHEMA = z.looseObject({
+export const SCHEMA = z.looseObject({
   model: z.string().min(1).max(BOUNDS.tagLength),
   messages: z.array(MESSAGE).min(1),
   stream: z.boolean().nullish(),
@@ -121,4 +128,4 @@ const SCHEMA = z.looseObject({
   prompt_cache_key: TAG.nullish(),
 });
 
-type Read = z.infer<typeof SCHEMA>;
+export type Read = z.infer<typeof SCHEMA>;

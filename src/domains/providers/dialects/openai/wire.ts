@@ -5,6 +5,7 @@ import type { JsonObject } from "../../../../kernel/request.ts";
 import { SseSplitter, type SseEvent } from "../sse.ts";
 import { MAX_FAULT_TEXT, MalformedUpstream, UpstreamFault, parseObject, type Fault, type StreamDecoder, type Wire } from "../wire.ts";
 import { describe, findFault, parseChunk, parseWhole } from "./events.ts";
+import { PlainDeltas } from "./plain-deltas.ts";
 
 /** The wire of `/v1/chat/completions`, as an upstream speaks it. */
 export const openaiWire: Wire = {
@@ -17,15 +18,27 @@ export const openaiWire: Wire = {
 
 class ChunkDecoder implements StreamDecoder {
   readonly #splitter = new SseSplitter(BOUNDS.frameBytes);
+  readonly #deltas = new PlainDeltas((payload) => new ChunkFrame({ bytes: payload, payload, name: null }, false, false).events());
   #events: SseEvent[] = [];
   #first = true;
   #finished = false;
 
   push(chunk: Buffer, frames: Frame[]): "more" | "done" {
-    const within = this.#splitter.push(chunk, this.#events);
-    const state = this.#read(frames);
-    if (!within && state === "more") throw new MalformedUpstream("an event is too large");
-    return state;
+    for (let at = 0; at < chunk.length;) {
+      const run = this.#splitter.idle ? this.#deltas.take(chunk, at) : null;
+      if (run !== null) {
+        frames.push(run);
+        at += run.bytes.length;
+        continue;
+      }
+      const end = this.#deltas.learning ? endOfEvent(chunk, at) : chunk.length;
+      const within = this.#splitter.push(chunk.subarray(at, end), this.#events);
+      const state = this.#read(frames);
+      if (!within && state === "more") throw new MalformedUpstream("an event is too large");
+      if (state === "done") return "done";
+      at = end;
+    }
+    return "more";
   }
 
   end(frames: Frame[]): "more" | "done" {
@@ -53,6 +66,7 @@ class ChunkDecoder implements StreamDecoder {
     const notable = this.#first || name === "error" || isNotable(payload);
     const frame = new ChunkFrame(event, notable, this.#first);
     if (notable) this.#look(frame, name);
+    else this.#deltas.learn(event.bytes);
     this.#first = false;
     return frame;
   }
@@ -66,6 +80,12 @@ class ChunkDecoder implements StreamDecoder {
     if (this.#first && !Array.isArray(chunk["choices"])) throw new MalformedUpstream("the first event is not a completion chunk");
     if (frame.read(chunk).some((event) => event.type === "choice-end")) this.#finished = true;
   }
+}
+
+/** Where the event at `from` ends, if it ends as nearly all do. */
+function endOfEvent(chunk: Buffer, from: number): number {
+  const blank = chunk.indexOf(BLANK, from);
+  return blank === -1 ? chunk.length : blank + BLANK.length;
 }
 
 /** One event of the stream: its bytes, and its meaning when somebody asks. */
@@ -137,6 +157,7 @@ function parseFault(bytes: Buffer): Fault {
 }
 
 const DONE = Buffer.from("[DONE]");
+const BLANK = Buffer.from("\n\n");
 const OPEN = 0x7b;
 const CLOSE = 0x7d;
 const END: readonly ModelEvent[] = [{ type: "response-end" }];

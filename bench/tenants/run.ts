@@ -1,0 +1,116 @@
+import { writeFileSync } from "node:fs";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type AtriumProcess, createModel, removeData, startAtriumProcess } from "../../test/support/atrium.ts";
+import { startTestServer } from "../../test/support/postgres-server.ts";
+import { machine } from "../machine.ts";
+import { drive } from "../overhead/load.ts";
+import { cpuSeconds, residentKilobytes, startScript, stopScripts } from "../process.ts";
+
+/** What do many tenants cost a call, and what does one that is idle hold? Each has a project and a key, and each call is another tenant's. */
+const FEW = 10;
+const MANY = Number(process.env["BENCH_TENANTS"] ?? 10_000);
+const REPETITIONS = 7;
+const WARM_UP_MS = 3_000;
+const MEASURED_MS = 2_000;
+const IDLE_MS = 3_000;
+/** Tenants being made at once. */
+const AT_ONCE = 8;
+const BODY = JSON.stringify({ model: "bench-1", messages: [{ role: "user", content: "What is a short answer?" }] });
+
+interface Side {
+  readonly tenants: number;
+  readonly atrium: AtriumProcess;
+  readonly credentials: readonly { readonly authorization: string }[];
+  readonly idleKilobytes: number;
+  readonly cpuMicros: number[];
+}
+
+const directories: string[] = [];
+const running: AtriumProcess[] = [];
+// A database without fsync: thirty thousand resources are made, one by one, as an admin makes them.
+const server = await startTestServer("embedded");
+const databases: string[] = [];
+try {
+  const upstream = await startScript("overhead/upstream.ts");
+  const sides = [await startSide(FEW, upstream.port), await startSide(MANY, upstream.port)] as const;
+  for (const side of sides) await load(side, WARM_UP_MS);
+  for (let repetition = 0; repetition < REPETITIONS; repetition++) {
+    for (const side of repetition % 2 === 0 ? sides : sides.toReversed()) {
+      const before = cpuSeconds(side.atrium.pid);
+      const calls = await load(side, MEASURED_MS);
+      side.cpuMicros.push(((cpuSeconds(side.atrium.pid) - before) / calls) * 1e6);
+    }
+  }
+  const [few, many] = sides;
+  const perTenant = ((many.idleKilobytes - few.idleKilobytes) * 1024) / (MANY - FEW);
+  const text = `# What many tenants cost
+
+${machine()} One process each, 32 connections, closed loop, every call another tenant's; medians of ${REPETITIONS} repetitions in turn.
+
+| tenants | CPU µs / call | × ${FEW} tenants | resident MB, idle |
+|---|---|---|---|
+${sides.map((side) => `| ${side.tenants} | ${median(side).toFixed(0)} | ${(median(side) / median(few)).toFixed(2)} | ${Math.round(side.idleKilobytes / 1024)} |`).join("\n")}
+
+Resident per idle tenant (key, project, name and tenant key): ${(perTenant / 1024).toFixed(1)} kB, measured ${IDLE_MS / 1000} s after a start that read them all.
+`;
+  console.log(text);
+  writeFileSync(path.join(import.meta.dirname, "results.md"), text);
+} finally {
+  for (const atrium of running) await atrium.stop();
+  for (const directory of directories) await removeData(directory);
+  for (const database of databases) await server.dropDatabase(database);
+  await server.stop();
+  stopScripts();
+}
+
+/** Makes the tenants through the admin API, then starts again, so that memory is what a process with them holds. */
+async function startSide(tenants: number, upstreamPort: number): Promise<Side> {
+  const database = await server.createEmptyDatabase();
+  databases.push(database);
+  const environment = { DATABASE_URL: server.url(database), ATRIUM_MASTER_KEY: "a7".repeat(32), ATRIUM_DURABILITY: "process" };
+  const making = await startAtriumProcess({ environment });
+  directories.push(making.dataDirectory);
+  await createModel(making, {
+    model: "bench-1",
+    provider: "vllm",
+    upstreamModel: "bench-1",
+    baseUrl: `http://127.0.0.1:${upstreamPort}/v1`,
+    price: { input: "0.15", output: "0.60" },
+  });
+  await making.admin("PUT", "models/bench-1", { visibility: "all" });
+  const credentials: { authorization: string }[] = [];
+  let next = 0;
+  const make = async (): Promise<void> => {
+    for (let index = next++; index < tenants; index = next++) {
+      await making.admin("PUT", `tenants/tenant-${index}`, {});
+      await making.admin("PUT", `tenants/tenant-${index}/projects/main`, {});
+      const { key } = (await making.admin("POST", `tenants/tenant-${index}/projects/main/keys`, { name: "app" })) as { key: string };
+      credentials.push({ authorization: `Bearer ${key}` });
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, make));
+  await making.stop();
+  const atrium = await startAtriumProcess({ dataDirectory: making.dataDirectory, environment });
+  running.push(atrium);
+  await sleep(IDLE_MS);
+  return { tenants, atrium, credentials, idleKilobytes: residentKilobytes(atrium.pid), cpuMicros: [] };
+}
+
+async function load({ atrium, credentials }: Side, durationMs: number): Promise<number> {
+  const port = Number(new URL(atrium.url).port);
+  const { requests, errors } = await drive({
+    port,
+    path: "/v1/chat/completions",
+    headers: credentials,
+    body: BODY,
+    connections: 32,
+    durationMs,
+  });
+  if (errors > 0) throw new Error(`${errors} calls failed`);
+  return requests;
+}
+
+function median({ cpuMicros }: Side): number {
+  return cpuMicros.toSorted((a, b) => a - b)[cpuMicros.length >> 1] as number;
+}
