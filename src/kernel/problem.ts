@@ -57,6 +57,11 @@ export const PROBLEMS = {
     message: "The request is longer than the model's context window. Shorten it.",
   },
   upstream_rejected: { status: 400, type: "invalid_request_error", message: "The model's provider refused the request." },
+  request_exceeds_limit: {
+    status: 429,
+    type: "rate_limit_error",
+    message: "The request is larger than its rate limit lets pass at once. Make it smaller.",
+  },
   rate_limit_exceeded: {
     status: 429,
     type: "rate_limit_error",

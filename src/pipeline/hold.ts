@@ -11,7 +11,8 @@ export async function hold(platform: Platform, placed: Placed): Promise<Held> {
   const startedAt = platform.clock.now();
   const { deployment } = placed.slot;
   const price = priceAt(deployment.prices, startedAt);
-  const bound = await boundOf(platform, placed.of.compiled, deployment);
+  const bounding = boundOf(platform, placed.of.compiled, deployment);
+  const bound = bounding instanceof Promise ? await bounding : bounding;
   return advance(placed, { hold: await platform.hold(facts(platform, placed, { price, bound, startedAt }), price) });
 }
 

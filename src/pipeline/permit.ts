@@ -4,12 +4,14 @@ import { boundOf } from "./bound.ts";
 import { advance, type Opened, type Permitted } from "./evidence.ts";
 import type { Platform } from "./platform.ts";
 
-/** Takes the call's place under its limits, all or none. @throws Problem rate_limit_exceeded, capacity_exceeded, model_not_found */
+/** Takes the call's place under its limits, all or none. @throws Problem rate_limit_exceeded, request_exceeds_limit, capacity_exceeded, model_not_found */
 export async function permit(platform: Platform, call: Opened): Promise<Permitted> {
-  const verdict = await platform.permit(facts(platform, call));
+  const deciding = platform.permit(facts(platform, call));
+  const verdict = deciding instanceof Promise ? await deciding : deciding;
   if (verdict.kind === "permitted") {
-    call.caller.tellLimits(verdict.permit.figures);
-    return advance(call, { permit: verdict.permit });
+    const { permit } = verdict;
+    call.caller.tellLimits(() => permit.figures());
+    return advance(call, { permit });
   }
   const { refusal } = advance(call, { refusal: verdict.refusal });
   if (!refusal.isShared) call.caller.tellLimits(() => refusal.figures);
@@ -37,7 +39,7 @@ const NOTHING = { input: 0, output: 0, certainty: "proof" } as const;
 /** A limit that others are counted under says nothing of itself: its numbers would tell what they do. */
 function problemOf({ limit, charge, retryAfterSeconds, isShared }: Refusal): Problem {
   if (retryAfterSeconds === null)
-    return new Problem(isShared ? "capacity_exceeded" : EXCEEDS_LIMIT, {
+    return new Problem(isShared ? "capacity_exceeded" : "request_exceeds_limit", {
       message: isShared
         ? "The request is larger than this model's capacity for one request. Make it smaller."
         : `The request counts ${charge} ${COUNTED[limit.dimension]}, and the limit '${limit.name}' lets at most ${limit.burst} pass at once. ${SMALLER[limit.dimension]}`,
@@ -51,9 +53,6 @@ function problemOf({ limit, charge, retryAfterSeconds, isShared }: Refusal): Pro
     retryAfterSeconds,
   });
 }
-
-/** The catalogue's name for a charge that no time lets pass. */
-const EXCEEDS_LIMIT = "rate_limit_exceeded";
 
 const COUNTED = {
   requests: "requests",

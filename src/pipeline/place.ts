@@ -9,7 +9,8 @@ export type Slot = Brand<{ readonly deployment: Deployment; release(): void }, "
 /** No deployment is full as far as the platform knows: the first candidate serves, if it can honour every field. @throws Problem */
 export async function place(platform: Platform, hop: Routed): Promise<Placed> {
   const deployment = hop.route.candidates[0] as Deployment;
-  await platform.accept(platform.provider(deployment.provider), hop.of.compiled, deployment);
+  const judging = platform.accept(platform.provider(deployment.provider), hop.of.compiled, deployment);
+  if (judging instanceof Promise) await judging;
   const slot = { deployment, release() {} } as Slot;
   return advance(hop, { slot });
 }

@@ -123,6 +123,7 @@ test("neither SDK retries a request that can never pass, and both are told the l
   const named = /counts 90\d tokens, and the limit 'small-strict' lets at most 600 pass/;
   await assert.rejects(openai.chat.completions.create({ model: MODEL, max_tokens: 900, messages: say("Long.") }), (error) => {
     assert.ok(error instanceof OpenAI.RateLimitError);
+    assert.equal(error.code, "request_exceeds_limit");
     assert.match(error.message, named);
     return true;
   });

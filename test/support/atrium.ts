@@ -1,9 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 
 const ROOT = path.join(import.meta.dirname, "..", "..");
+/** What `npm start` runs: its variables, and the arguments of node. */
+const START = startCommand();
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
 
@@ -34,11 +37,12 @@ export interface StartOptions {
 
 export async function startAtriumProcess(options: StartOptions = {}): Promise<AtriumProcess> {
   const dataDirectory = options.dataDirectory ?? (await mkdtemp(path.join(tmpdir(), "atrium-")));
-  const [command, args] = options.viaNpm === true ? ["npm", ["start"]] : [process.execPath, [path.join(ROOT, "src", "main.ts")]];
+  const [command, args] = options.viaNpm === true ? ["npm", ["start"]] : [process.execPath, START.args];
   const child = spawn(command, args, {
     cwd: ROOT,
     env: {
       ...process.env,
+      ...START.environment,
       PORT: String(options.port ?? 0),
       ATRIUM_DATA_DIR: dataDirectory,
       ATRIUM_BOOTSTRAP_KEY: BOOTSTRAP_KEY,
@@ -79,6 +83,14 @@ export async function startAtriumProcess(options: StartOptions = {}): Promise<At
       await exited;
     },
   };
+}
+
+/** Without npm in between, so that the process started is the server. */
+function startCommand(): { readonly environment: Readonly<Record<string, string>>; readonly args: readonly string[] } {
+  const { scripts } = JSON.parse(readFileSync(path.join(ROOT, "package.json"), "utf8")) as { scripts: { start: string } };
+  const [variables, args] = scripts.start.split("exec node ") as [string, string];
+  const environment = Object.fromEntries(variables.trim().split(" ").map((each) => each.split("=") as [string, string]));
+  return { environment, args: args.split(" ") };
 }
 
 /** The address the server prints once it listens. */

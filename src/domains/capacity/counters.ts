@@ -14,6 +14,8 @@ export interface Counter {
   limit: Limit;
   /** When it was last asked for. */
   tick: number;
+  /** Calls that hold something of it: it is kept for them. */
+  running: number;
   /** False once it is forgotten: who asks again gets another. */
   isKept: boolean;
 }
@@ -37,7 +39,7 @@ export class Counters {
     const known = this.#counters.get(name);
     if (known !== undefined) return known;
     if (this.#counters.size >= this.#most) throw new Problem("overloaded", { retryAfterSeconds: FULL_RETRY_SECONDS });
-    const counter = { name, level: levelOf(limit), limit, tick, isKept: true };
+    const counter = { name, level: levelOf(limit), limit, tick, running: 0, isKept: true };
     this.#counters.set(name, counter);
     return counter;
   }
@@ -50,7 +52,7 @@ export class Counters {
         this.#round = this.#counters.values();
         return;
       }
-      if (tick - counter.tick < IDLE_TICKS || !counter.level.isFresh(counter.limit, tick)) continue;
+      if (counter.running > 0 || tick - counter.tick < IDLE_TICKS || !counter.level.isFresh(counter.limit, tick)) continue;
       counter.isKept = false;
       this.#counters.delete(counter.name);
     }

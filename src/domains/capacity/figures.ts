@@ -3,24 +3,28 @@ import type { Dimension, Limit, LimitFigure, LimitFigures } from "./model.ts";
 import type { Plan } from "./plan.ts";
 
 /** What is left under the tightest of the limits that count nobody but the caller's tenant. */
-export function figuresOf(plan: Plan, levels: readonly Level[], tick: number): LimitFigures {
-  return { requests: tightest(plan, levels, tick, "requests"), tokens: tightest(plan, levels, tick, "tokens") };
+export function figuresOf(plan: Plan, counters: readonly Counted[], tick: number): LimitFigures {
+  return { requests: tightest(plan, counters, tick, "requests"), tokens: tightest(plan, counters, tick, "tokens") };
 }
 
 export const NO_FIGURES: LimitFigures = { requests: null, tokens: null };
 
-function tightest(plan: Plan, levels: readonly Level[], tick: number, dimension: Dimension): LimitFigure | null {
+interface Counted {
+  readonly level: Level;
+}
+
+function tightest(plan: Plan, counters: readonly Counted[], tick: number, dimension: Dimension): LimitFigure | null {
   let least = Number.POSITIVE_INFINITY;
   let found = -1;
-  for (let index = 0; index < levels.length; index++) {
+  for (let index = 0; index < counters.length; index++) {
     const limit = plan.limits[index] as Limit;
     if (limit.dimension !== dimension || plan.isShared[index] === true) continue;
-    const remaining = (levels[index] as Level).remaining(limit, tick);
+    const remaining = (counters[index] as Counted).level.remaining(limit, tick);
     if (remaining >= least) continue;
     least = remaining;
     found = index;
   }
   if (found < 0) return null;
   const limit = plan.limits[found] as Limit;
-  return { limit: limit.amount, remaining: least, resetSeconds: (levels[found] as Level).reset(limit, tick) / TICKS_PER_SECOND };
+  return { limit: limit.amount, remaining: least, resetSeconds: (counters[found] as Counted).level.reset(limit, tick) / TICKS_PER_SECOND };
 }

@@ -3,7 +3,10 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { type DeploymentId, type KeyId, type ModelId, PLATFORM_TENANT, type ProjectId, type TenantId } from "../../kernel/ids.ts";
 import type { Json, ModelRequest } from "../../kernel/request.ts";
+import { Problem } from "../../kernel/problem.ts";
 import type { TokenBound } from "../../kernel/tokens.ts";
+import { Counters } from "./counters.ts";
+import { TICKS_PER_MINUTE } from "./level.ts";
 import { type CallFacts, Limiter, type Permit, type Verdict } from "./limiter.ts";
 import type { CapacityPart, Limit, Refusal, TierId } from "./model.ts";
 import { thirdOfBytes } from "./tokens.ts";
@@ -340,6 +343,21 @@ test("levels of subjects that call no more are forgotten, and what is remembered
   t.diagnostic(`${most} levels of 5,000 keys, ${limiter.levels} after a quiet minute`);
   assert.equal(most, 10_000);
   assert.ok(limiter.levels <= 2);
+});
+
+test("where there are as many levels as can be, a new one is refused as overload, and what runs is settled all the same", () => {
+  const counters = new Counters(2);
+  const own = limit();
+  const [first] = [counters.of("a", own, 0), counters.of("b", own, 0)];
+  assert.throws(
+    () => counters.of("c", own, 0),
+    (thrown) => thrown instanceof Problem && thrown.code === "overloaded",
+  );
+  first.running = 1;
+  for (let look = 0; look < 10; look++) counters.sweep(10 * TICKS_PER_MINUTE);
+  assert.deepEqual([counters.size, first.isKept], [1, true], "a level that a call holds something of is kept for it");
+  assert.equal(counters.of("a", own, 0), first);
+  counters.of("c", own, 0);
 });
 
 test("a bound that takes time is awaited before anything is checked, and check and commit stay one step", async () => {

@@ -78,27 +78,30 @@ export class Limiter {
     const { plan } = counted;
     const tick = this.now();
     this.#counters.sweep(tick);
-    const levels = this.levelsOf(counted, tick);
+    const counters = this.#countersOf(counted, tick);
     const tokens = plan.countsTokens ? this.#tokensOf(facts.request, plan, bound) : NO_TOKENS;
     // Counting a prompt's tokens puts it into no cache.
     const isSent = plan.countsPrefixes && facts.request.kind !== "count";
     const prefixes = isSent ? prefixesOf(facts.request, this.#needs.prefixSecret(facts.tenant)) : NO_PREFIXES;
-    const charges = plan.limits.map((limit, index) => chargeOf(limit, levels[index] as Level, tokens, prefixes, tick));
-    const refused = refusing(levels, plan.limits, charges, tick);
-    if (refused >= 0) return { kind: "refused", refusal: refusalOf(plan, levels, charges, refused, tick) };
-    const marks = levels.map((level, index) => level.take(charges[index] as number, plan.limits[index] as Limit, tick));
-    if (plan.countsPrefixes) for (const level of levels) if (level instanceof PrefixLevel) level.remember(prefixes, tick);
-    return { kind: "permitted", permit: new Taken(this, counted, charges, marks, tick) as unknown as Permit };
+    const charges = plan.limits.map((limit, index) => chargeOf(limit, (counters[index] as Counter).level, tokens, prefixes, tick));
+    const refused = refusing(counters, plan.limits, charges, tick);
+    if (refused >= 0) return { kind: "refused", refusal: refusalOf(plan, counters, charges, refused, tick) };
+    const marks = counters.map((counter, index) => {
+      counter.running++;
+      return counter.level.take(charges[index] as number, counter.limit, tick);
+    });
+    if (plan.countsPrefixes) for (const { level } of counters) if (level instanceof PrefixLevel) level.remember(prefixes, tick);
+    return { kind: "permitted", permit: new Taken(this, { plan, counters, charges, marks, tick }) as unknown as Permit };
   }
 
-  /** Of this moment: one that was forgotten is begun anew. */
-  levelsOf({ plan, counters }: Counted, tick: number): Level[] {
+  /** One that was forgotten is begun anew. */
+  #countersOf({ plan, counters }: Counted, tick: number): Counter[] {
     return plan.limits.map((limit, index) => {
       let counter = counters[index];
       if (counter?.isKept !== true) counters[index] = counter = this.#counters.of(plan.counters[index] as string, limit, tick);
       counter.limit = limit;
       counter.tick = tick;
-      return counter.level;
+      return counter;
     });
   }
 
@@ -147,40 +150,44 @@ function countedAfresh(facts: CallFacts, own: CapacityPart, platform: CapacityPa
   return { plan: planOf(facts, own, platform), platform, deployment: facts.deployment, tier: facts.tier, counters: [] };
 }
 
+/** What a permitted call took: of each limit of its plan, from which counter, how much, and with which mark. */
+interface Holding {
+  readonly plan: Plan;
+  readonly counters: readonly Counter[];
+  readonly charges: readonly number[];
+  readonly marks: readonly number[];
+  readonly tick: number;
+}
+
 /** What a permitted call took, until it is given back. */
 class Taken {
   readonly #limiter: Limiter;
-  readonly #counted: Counted;
-  readonly #charges: readonly number[];
-  readonly #marks: readonly number[];
-  readonly #tick: number;
+  readonly #holding: Holding;
   #released = false;
 
-  constructor(limiter: Limiter, counted: Counted, charges: readonly number[], marks: readonly number[], tick: number) {
+  constructor(limiter: Limiter, holding: Holding) {
     this.#limiter = limiter;
-    this.#counted = counted;
-    this.#charges = charges;
-    this.#marks = marks;
-    this.#tick = tick;
+    this.#holding = holding;
   }
 
   figures(): LimitFigures {
-    const tick = this.#limiter.now();
-    return figuresOf(this.#counted.plan, this.#limiter.levelsOf(this.#counted, tick), tick);
+    return figuresOf(this.#holding.plan, this.#holding.counters, this.#limiter.now());
   }
 
   release(used: Used): void {
     if (this.#released) return;
     this.#released = true;
+    const { plan, counters, charges, marks, tick: taken } = this.#holding;
     const tick = this.#limiter.now();
-    const { plan } = this.#counted;
-    const levels = this.#limiter.levelsOf(this.#counted, tick);
-    for (let index = 0; index < levels.length; index++) {
+    for (let index = 0; index < counters.length; index++) {
+      const counter = counters[index] as Counter;
       const limit = plan.limits[index] as Limit;
+      counter.running--;
+      counter.tick = tick;
       if (limit.dimension !== "tokens" && limit.dimension !== "concurrency") continue;
-      const charge = this.#charges[index] as number;
+      const charge = charges[index] as number;
       const tokens = used === "unknown" ? charge : used.input + used.output;
-      (levels[index] as Level).settle({ charge, used: tokens, taken: this.#tick, mark: this.#marks[index] as number }, limit, tick);
+      counter.level.settle({ charge, used: tokens, taken, mark: marks[index] as number }, limit, tick);
     }
     if (plan.countsTokens && used !== "unknown" && used.output > 0) this.#limiter.observe(plan, used.output);
   }
@@ -205,12 +212,12 @@ function chargeOf(limit: Limit, level: Level, tokens: Tokens, prefixes: readonly
   }
 }
 
-function refusalOf(plan: Plan, levels: readonly Level[], charges: readonly number[], refused: number, tick: number): Refusal {
+function refusalOf(plan: Plan, counters: readonly Counter[], charges: readonly number[], refused: number, tick: number): Refusal {
   const limit = plan.limits[refused] as Limit;
   const charge = charges[refused] as number;
-  const ticks = (levels[refused] as Level).wait(charge, limit, tick);
+  const ticks = (counters[refused] as Counter).level.wait(charge, limit, tick);
   const retryAfterSeconds = Number.isFinite(ticks) ? ticks / TICKS_PER_SECOND : null;
-  return { limit, charge, retryAfterSeconds, isShared: plan.isShared[refused] === true, figures: figuresOf(plan, levels, tick) };
+  return { limit, charge, retryAfterSeconds, isShared: plan.isShared[refused] === true, figures: figuresOf(plan, counters, tick) };
 }
 
 function remembered<Key, Value>(

@@ -63,6 +63,7 @@ const ERROR_TYPES: Readonly<Record<ProblemCode, AnthropicErrorType>> = {
   context_length_exceeded: "invalid_request_error",
   upstream_rejected: "invalid_request_error",
   rate_limit_exceeded: "rate_limit_error",
+  request_exceeds_limit: "rate_limit_error",
   capacity_exceeded: "rate_limit_error",
   upstream_error: "api_error",
   upstream_timeout: "timeout_error",
