@@ -89,7 +89,12 @@ export async function startAtriumProcess(options: StartOptions = {}): Promise<At
 function startCommand(): { readonly environment: Readonly<Record<string, string>>; readonly args: readonly string[] } {
   const { scripts } = JSON.parse(readFileSync(path.join(ROOT, "package.json"), "utf8")) as { scripts: { start: string } };
   const [variables, args] = scripts.start.split("exec node ") as [string, string];
-  const environment = Object.fromEntries(variables.trim().split(" ").map((each) => each.split("=") as [string, string]));
+  const environment = Object.fromEntries(
+    variables
+      .trim()
+      .split(" ")
+      .map((each) => each.split("=") as [string, string]),
+  );
   return { environment, args: args.split(" ") };
 }
 

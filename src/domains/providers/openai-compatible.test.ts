@@ -2,8 +2,8 @@ import { after, test } from "node:test";
 import assert from "node:assert/strict";
 import { systemClock } from "../../kernel/clock.ts";
 import { Problem } from "../../kernel/problem.ts";
-import type { JsonObject } from "../../kernel/request.ts";
-import type { Provider } from "./contract.ts";
+import type { JsonObject, ModelRequest } from "../../kernel/request.ts";
+import { DispatchError, type Provider } from "./contract.ts";
 import { parseMessages } from "./dialects/anthropic/request.ts";
 import { createProviders } from "./service.ts";
 import { deploymentOf, dispatchOf } from "./testing/dispatching.ts";
@@ -151,3 +151,23 @@ function refusalOf(accept: () => void): string | null {
     return thrown.param;
   }
 }
+
+test("an upstream's refusal names its field to a caller of its dialect, and to no other", async (t) => {
+  const upstream = await scriptedUpstream((exchange) => {
+    exchange.head(400, JSON_HEADERS);
+    exchange.end(JSON.stringify({ error: { message: "too large", param: "max_completion_tokens", code: "invalid" } }));
+  });
+  t.after(() => upstream.close());
+  const deployment = deploymentOf({ provider: "openai", baseUrl: upstream.baseUrl });
+  const told = async (request?: ModelRequest): Promise<unknown> => {
+    const failed = named("openai").dispatch(dispatchOf(deployment, MINIMAL, request === undefined ? {} : { request }));
+    const thrown: unknown = await failed.then(
+      () => assert.fail("nothing was thrown"),
+      (error: unknown) => error,
+    );
+    assert.ok(thrown instanceof DispatchError && thrown.failure.kind === "status");
+    return [thrown.failure.message, thrown.failure.param];
+  };
+  assert.deepEqual(await told(), ["too large", "max_completion_tokens"]);
+  assert.deepEqual(await told(parseMessages(Buffer.from(JSON.stringify({ ...MINIMAL, max_tokens: 5 })))), ["too large", null]);
+});

@@ -13,6 +13,7 @@ import type { Extensions } from "./dialects/openai/render-request.ts";
 import { upstreamBody, type BodyShape } from "./dialects/openai/upstream-body.ts";
 import { openaiWire } from "./dialects/openai/wire.ts";
 import { list, object } from "./dialects/read.ts";
+import type { Wire } from "./dialects/wire.ts";
 import { unsupported } from "./dialects/settings.ts";
 import { NO_EXTENSIONS, requestIn } from "./dialects/translate.ts";
 import { accepted } from "./dispatch.ts";
@@ -77,7 +78,7 @@ async function send(dispatch: Dispatch, rendered: HttpBody, target: Target, upst
     headers: request.stream ? target.streamHeaders : target.wholeHeaders,
     body: rendered.body,
     stream: request.stream,
-    wire: openaiWire,
+    wire: request.dialect === "openai" ? openaiWire : TRANSLATED_WIRE,
     secret: deployment.credential?.secret ?? null,
     transport: deployment.credential?.transport ?? null,
     timeouts: deployment.options,
@@ -91,6 +92,9 @@ async function send(dispatch: Dispatch, rendered: HttpBody, target: Target, upst
     unknownFields: rendered.unknownFields,
   });
 }
+
+/** Of a translated request the upstream names fields that its caller did not write: none is passed on. */
+const TRANSLATED_WIRE: Wire = { ...openaiWire, fault: (bytes) => ({ ...openaiWire.fault(bytes), param: null }) };
 
 /** `said` is the request in this dialect. */
 function accept(request: ModelRequest, said: ModelRequest, deployment: Deployment, data: OpenAiCompatible): void {

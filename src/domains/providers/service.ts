@@ -16,7 +16,7 @@ export interface Providers {
   /** In order of id. */
   list(): readonly Provider[];
   /**
-   * Parses a body of more than LARGE_BODY_BYTES on a thread of its own. Its chunks are taken out of their list, so that it is not held twice. Rejects with the parser's
+   * Parses a body that `isLarge` on a thread of its own. Its chunks are taken out of their list, so that it is not held twice. Rejects with the parser's
    * Problems, `overloaded`, or `request_too_large` for one that takes too much memory or time to read.
    */
   parseLarge(parser: ParserName, chunks: Buffer[], attribution: Attribution, signal: AbortSignal): Promise<ModelRequest>;

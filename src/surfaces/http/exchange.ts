@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { LimitFigures } from "../../domains/capacity/index.ts";
 import type { Deployment } from "../../domains/catalog/index.ts";
-import { LARGE_BODY_BYTES, PARSERS, type Providers } from "../../domains/providers/index.ts";
+import { PARSERS, isLarge, type Providers } from "../../domains/providers/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { FrameStream, TokenCount, WholeBody } from "../../kernel/frame.ts";
 import type { TenantId } from "../../kernel/ids.ts";
@@ -85,10 +85,9 @@ export class Exchange implements Caller {
     if (this.#response.closed) body.release();
     else this.#body = body;
     const attribution = attributionOf(request.headers);
-    this.#asked =
-      body.size > LARGE_BODY_BYTES
-        ? await parseLarge(wire.parser, body.chunks, attribution, this.signal)
-        : PARSERS[wire.parser](joined(body), attribution);
+    this.#asked = isLarge(body.chunks, body.size)
+      ? await parseLarge(wire.parser, body.chunks, attribution, this.signal)
+      : PARSERS[wire.parser](joined(body), attribution);
     if (this.#asked.stream) this.#writer = new StreamWriter(this.#response, () => this.#head(), pace.silenceMs);
     return this.#asked;
   }

@@ -118,3 +118,9 @@ test("a prompt that takes too long is refused and does not hold up the next", as
 function isOverloaded(thrown: unknown): boolean {
   return thrown instanceof Problem && thrown.code === "overloaded";
 }
+
+test("a message of more calls than a call can have arguments is counted", () => {
+  const call = { type: "tool_use", id: "t", name: "f", input: {} };
+  const { texts } = countableOf(chatOf({ messages: [{ role: "assistant", content: Array.from({ length: 100_000 }, () => call) }] }), IMAGE);
+  assert.equal(texts.length, 1 + 100_000 * "f|{}|".length);
+});

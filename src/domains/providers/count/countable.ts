@@ -1,4 +1,4 @@
-import { textOf, type ChatMessage, type ChatPart, type ChatRequest } from "../../../kernel/chat.ts";
+import { textOf, type ChatPart, type ChatRequest, type ChatToolCall } from "../../../kernel/chat.ts";
 import { unsupported } from "../dialects/settings.ts";
 
 /** So much of a prompt as its tokens are counted by. */
@@ -28,7 +28,8 @@ export function countableOf(chat: ChatRequest, image: ImageTokens | null): Count
   let others = ANSWER_TOKENS;
   for (const message of chat.messages) {
     others += MESSAGE_TOKENS;
-    texts.push(Buffer.from(textOf(message.content)), END, ...callsOf(message));
+    texts.push(Buffer.from(textOf(message.content)), END);
+    if (message.role === "assistant") for (const part of message.content) if (part.kind === "tool-call") addCall(part, texts);
     for (const part of message.content) if (part.kind === "image" || part.kind === "document") others += mediaTokens(part, image, texts);
   }
   for (const { name, description, parameters, strict } of chat.tools)
@@ -38,11 +39,8 @@ export function countableOf(chat: ChatRequest, image: ImageTokens | null): Count
   return { texts: Buffer.concat(texts), others };
 }
 
-function callsOf(message: ChatMessage): Buffer[] {
-  if (message.role !== "assistant") return [];
-  return message.content.flatMap((part) =>
-    part.kind === "tool-call" ? [Buffer.from(part.name), END, Buffer.from(part.arguments), END] : [],
-  );
+function addCall(call: ChatToolCall, texts: Buffer[]): void {
+  texts.push(Buffer.from(call.name), END, Buffer.from(call.arguments), END);
 }
 
 function mediaTokens(part: ChatPart, image: ImageTokens | null, texts: Buffer[]): number {

@@ -1,4 +1,4 @@
-import type { Json } from "../../../kernel/request.ts";
+import type { Json, JsonObject } from "../../../kernel/request.ts";
 
 /**
  * The value that JSON text says, to be written again by JSON.stringify with every number as it was spelt: `12345678901234567890`,
@@ -22,6 +22,13 @@ export function hasInexactNumber(value: Json | undefined): boolean {
 
 /** Decimal digits that every double keeps. */
 const EXACT_DIGITS = 15;
+
+/** What lies at a caller's path (`tools[0].function.parameters`) in a value that `exactJson` made. */
+export function exactAt(value: Json, path: string): Json | undefined {
+  let found: Json | undefined = value;
+  for (const step of path.match(/\w+/g) ?? []) found = (found as JsonObject | undefined)?.[step];
+  return found;
+}
 
 /** ECMAScript's JSON.rawJSON and the reviver's third argument: in Node 24, not yet in TypeScript's `es2024` library. */
 const { rawJSON } = JSON as unknown as { readonly rawJSON: (source: string) => unknown };

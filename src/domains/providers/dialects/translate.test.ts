@@ -51,3 +51,29 @@ test("a bound that is met only in the other dialect is told without naming a fie
 function bytes(body: JsonObject): Buffer {
   return Buffer.from(JSON.stringify(body));
 }
+
+test("a message of more parts than a call can have arguments is translated", () => {
+  const parts = Array.from({ length: 200_000 }, () => ({ type: "text", text: "a" }));
+  const said = parseChatCompletion(
+    bytes({
+      ...OPENAI,
+      messages: [
+        { role: "user", content: "hi" },
+        { role: "user", content: parts },
+      ],
+    }),
+  );
+  const [message] = requestIn("anthropic", said).chat().messages;
+  assert.equal(message?.content.length, 200_001);
+});
+
+test("numbers in schemas cross dialects digit for digit", () => {
+  const written = '{"type":"object","properties":{"id":{"type":"integer","maximum":9223372036854775807,"minimum":-1e400}}}';
+  const openai = `{"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function","function":{"name":"f","parameters":${written}}}],"response_format":{"type":"json_schema","json_schema":{"name":"a","schema":${written}}}}`;
+  const anthropic = `{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"hi"}],"tools":[{"name":"f","input_schema":${written}}],"output_config":{"format":{"type":"json_schema","schema":${written}}}}`;
+  for (const { body } of [
+    requestIn("anthropic", parseChatCompletion(Buffer.from(openai))),
+    requestIn("openai", parseMessages(Buffer.from(anthropic))),
+  ])
+    assert.equal(body.toString().split(written).length, 3);
+});

@@ -1,6 +1,6 @@
 import { isUtf8 } from "node:buffer";
 import type { Dialect, Frame, WholeBody } from "../../../kernel/frame.ts";
-import type { JsonObject } from "../../../kernel/request.ts";
+import type { Json, JsonObject } from "../../../kernel/request.ts";
 
 /** What the upstream client must know of a wire format; one value per dialect. */
 export interface Wire {
@@ -62,5 +62,15 @@ export function parseObject(bytes: Buffer): JsonObject | null {
     return null;
   }
 }
+
+/** @throws MalformedUpstream for a value that is nested deeper than any that is written again: writing is recursive. */
+export function refuseDeep(value: Json | undefined, levels = MAX_LEVELS): void {
+  if (typeof value !== "object" || value === null) return;
+  if (levels === 0) throw new MalformedUpstream("a value is nested too deeply");
+  for (const child of Object.values(value)) refuseDeep(child as Json, levels - 1);
+}
+
+/** Of an upstream's value: more than a caller's body may have, and far from the end of the stack. */
+const MAX_LEVELS = 256;
 
 export const MAX_FAULT_TEXT = 1024;

@@ -15,7 +15,7 @@ import { createProviders } from "../service.ts";
 import { chatRequests } from "../testing/chat-requests.ts";
 import { deploymentOf } from "../testing/dispatching.ts";
 import { jsonObject, oddJson } from "../testing/odd-json.ts";
-import { LARGE_BODY_BYTES, LargeBodies, bare, bareModel, withBuffers } from "./large-bodies.ts";
+import { LARGE_BODY_BYTES, LargeBodies, MANY_VALUES, bare, bareModel, isLarge, withBuffers } from "./large-bodies.ts";
 import type { LargeRequest } from "./large-request.ts";
 import { PARSERS, type ParserName } from "./parsers.ts";
 import { SMALL, manyMessages } from "./testing/bodies.ts";
@@ -28,6 +28,20 @@ after(() => providers.close());
 
 const NEVER = new AbortController().signal;
 const VALUES = { outputBound: 100, cacheSalt: "salt" };
+
+test("a body is large by its bytes or by its values, however it is cut; a long text is not", () => {
+  const cut = (text: string, bytes: number): boolean => {
+    const body = Buffer.from(text);
+    const chunks = Array.from({ length: Math.ceil(body.length / bytes) }, (_, index) => body.subarray(index * bytes, (index + 1) * bytes));
+    return isLarge(chunks, body.length);
+  };
+  for (const bytes of [1000, LARGE_BODY_BYTES]) {
+    assert.equal(cut(`[${"{},".repeat(MANY_VALUES / 2)}{}]`, bytes), true);
+    assert.equal(cut(`[${"{},".repeat(MANY_VALUES / 2 - 2)}{}]`, bytes), false);
+    assert.equal(cut("word ".repeat(200_000), bytes), false);
+    assert.equal(cut("x".repeat(LARGE_BODY_BYTES + 1), bytes), true);
+  }
+});
 
 test("a body is judged, bounded and rendered on the thread as it is here, whatever is in it and however it was cut", async (t) => {
   const large = largeBodies(t);

@@ -64,8 +64,8 @@ test("a body that takes too long is refused, and the next one is read", async (t
   const thread = readingThread(t, { questionMs: 1_000 });
   const begun = bound(SMALL);
   assert.equal(await codeOf(thread.ask(begun, null)), null);
-  // A mistake each, to be reported.
-  const slow = Buffer.from(`{"model":"m","messages":[${"{},".repeat(999_000)}{}]}`);
+  // Each is read whole.
+  const slow = Buffer.from(`{"model":"m","messages":[${'{"role":"user","content":[{"type":"x"}]},'.repeat(490_000)}{}]}`);
   const outcomes = [slow, SMALL].map((bytes) => codeOf(thread.ask(parse(bytes), null)));
   assert.deepEqual(await Promise.all(outcomes), ["request_too_large", null]);
   assert.equal(await codeOf(thread.ask(begun, null)), null, "a request whose thread died can still be asked about");

@@ -25,6 +25,11 @@ test("each part has the term of accounting.md's table, and a part without one co
     ["text: UTF-8 bytes", { messages: [{ role: "user", content: "é€a" }] }, BASE + 6],
     ["system text", { ...empty, system: "ab" }, BASE + 2],
     ["system blocks", { ...empty, system: [{ type: "text", text: "ab", cache_control: { type: "ephemeral" } }] }, BASE + 2],
+    [
+      "a member of a system block without a term",
+      { ...empty, system: [{ type: "text", text: "ab", citations: [{ cited_text: "x" }] }] },
+      BASE + 2 + WINDOW,
+    ],
     ["per message", { messages: [...(empty.messages as JsonObject[]), { role: "system", content: "" }] }, BASE + 32],
     ["image: the dearest published", user(image), BASE + 5000],
     ["PDF", user(pdf), BASE + WINDOW],

@@ -14,7 +14,8 @@ import { FIELDS } from "./fields.ts";
  */
 export function bound(request: ModelRequest, model: Model): TokenBound {
   const { fields } = request;
-  const tally: Tally = { tokens: TEMPLATE_TOKENS + textBytes(fields["system"]), unknownParts: 0 };
+  const tally: Tally = { tokens: TEMPLATE_TOKENS, unknownParts: 0 };
+  addContent(fields["system"], tally);
   for (const message of list(fields["messages"])) addMessage(object(message), tally);
   addTools(request, tally);
   for (const key of Object.keys(fields)) if (!FIELDS.has(key)) tally.unknownParts++;

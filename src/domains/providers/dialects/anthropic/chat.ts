@@ -12,7 +12,7 @@ import type {
 } from "../../../../kernel/chat.ts";
 import { Problem } from "../../../../kernel/problem.ts";
 import type { Json, JsonObject } from "../../../../kernel/request.ts";
-import { exactJson, hasInexactNumber } from "../json-text.ts";
+import { exactAt, exactJson, hasInexactNumber } from "../json-text.ts";
 import { list, number, object, string } from "../read.ts";
 import { unsupported } from "../settings.ts";
 
@@ -216,9 +216,7 @@ function toAnswerPart(block: JsonObject, at: string, exact: () => Json): ChatAns
 /** The input as JSON text. Only one with numbers beyond a double's precision costs a second reading of the body. */
 function inputText(input: JsonObject, at: string, exact: () => Json): string {
   if (!hasInexactNumber(input)) return JSON.stringify(input);
-  let value: Json | undefined = exact();
-  for (const step of at.match(/\w+/g) ?? []) value = (value as JsonObject)[step];
-  return JSON.stringify((value as JsonObject)["input"]);
+  return JSON.stringify(exactAt(exact(), `${at}.input`));
 }
 
 function toTool(tool: JsonObject, at: string): ChatTool {

@@ -2,7 +2,7 @@ import type { FinishReason, ModelEvent } from "../../../../kernel/events.ts";
 import type { Json, JsonObject } from "../../../../kernel/request.ts";
 import { exactJson, hasInexactNumber } from "../json-text.ts";
 import { list, number, object, string } from "../read.ts";
-import { MAX_FAULT_TEXT, MalformedUpstream, type Fault } from "../wire.ts";
+import { MAX_FAULT_TEXT, MalformedUpstream, refuseDeep, type Fault } from "../wire.ts";
 import { mergeUsage, parseUsage } from "./usage.ts";
 
 /** A content block of the message, as far as its deltas must be understood. */
@@ -78,6 +78,7 @@ export class MessageReader {
       throw new MalformedUpstream("a block that is not the next");
     if (this.#stopReason !== null) throw new MalformedUpstream("a block after the stop reason");
     const content = object(event["content_block"]);
+    refuseDeep(content);
     const kind = KIND_OF_BLOCK.get(string(content["type"])) ?? "other";
     const exact = (): Json | undefined => object(exactJson(payload.toString("utf8")))["content_block"];
     const block = { kind, tool: kind === "tool" ? this.#tools++ : 0, open: true, input: kind === "tool" ? inputOf(content, exact) : null };

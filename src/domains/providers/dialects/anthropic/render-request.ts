@@ -15,6 +15,7 @@ import type {
 import { parseJson } from "../../../../kernel/json.ts";
 import { Problem } from "../../../../kernel/problem.ts";
 import type { Json, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
+import { exactChat } from "../exact-chat.ts";
 import { exactJson } from "../json-text.ts";
 import { settingName, unsupported } from "../settings.ts";
 
@@ -24,7 +25,7 @@ import { settingName, unsupported } from "../settings.ts";
  * written with the hold's bound (upstream-body.ts). Shapes: @anthropic-ai/sdk, resources/messages/messages.d.ts.
  */
 export function renderMessages(request: ModelRequest): Buffer {
-  const chat = request.chat();
+  const chat = exactChat(request);
   const refuse = (setting: ChatSetting, why?: string): Problem => unsupported(settingName(request.dialect, setting), why);
   refuseSettings(chat, refuse);
   const head = headLength(chat.messages);
@@ -131,7 +132,7 @@ function toTurns(messages: readonly ChatMessage[], head: number): Json {
     const content = toBlocks(message);
     if (content.length === 0 && role === "system") continue;
     if (content.length === 0) throw unsupported(message.at, "It is empty.");
-    if (last?.role === role) last.content.push(...content);
+    if (last?.role === role) for (const block of content) last.content.push(block);
     else turns.push({ role, content });
   }
   if (turns.length === 0)

@@ -261,3 +261,39 @@ function inputs(message: Anthropic.Message | null): Record<string, unknown> {
   const calls = message?.content.filter((block) => block.type === "tool_use") ?? [];
   return Object.fromEntries(calls.map((block) => [block.id, JSON.parse(JSON.stringify(block.input)) as unknown]));
 }
+
+test("parallel calls that all have the index 0 stay apart, streamed and whole", async () => {
+  const call = (id: string, written: string): ModelEvent[] => [
+    { type: "tool-call-start", choice: 0, index: 0, id, name: `f${id}` },
+    // Some upstreams repeat what a call is.
+    { type: "tool-call-start", choice: 0, index: 0, id, name: `f${id}` },
+    { type: "tool-call-delta", choice: 0, index: 0, arguments: written },
+  ];
+  const events: ModelEvent[] = [
+    START,
+    ...call("a", '{"x":1}'),
+    ...call("b", '{"y":2}'),
+    { type: "choice-end", choice: 0, reason: "tool_calls", stopSequence: null },
+    END,
+  ];
+  const called = (content: readonly Anthropic.ContentBlock[]): unknown[] =>
+    content.map((block) => block.type === "tool_use" && [block.id, block.name, block.input]);
+  const expected = [
+    ["a", "fa", { x: 1 }],
+    ["b", "fb", { y: 2 }],
+  ];
+  const whole = JSON.parse(renderMessage(events).toString()) as Anthropic.Message;
+  assert.deepEqual(called(whole.content), expected);
+  const streamed = anthropicWire.decoder();
+  const frames: Frame[] = [];
+  const renderer = createMessageRenderer();
+  for (const event of events) streamed.push(renderer.render([event]), frames);
+  const starts = frames.flatMap((frame) => frame.events()).filter((event) => event.type === "tool-call-start");
+  assert.deepEqual(
+    starts.map(({ id, index }) => [id, index]),
+    [
+      ["a", 0],
+      ["b", 1],
+    ],
+  );
+});

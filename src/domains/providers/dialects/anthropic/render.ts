@@ -39,12 +39,13 @@ export function createMessageRenderer(): MessageRenderer {
  */
 export function renderMessage(events: readonly ModelEvent[]): Buffer {
   const blocks: WholeBlock[] = [];
+  const tools = new Map<number, WholeBlock>();
   const end = new MessageEnd();
   let head: Extract<ModelEvent, { readonly type: "response-start" }> = NO_HEAD;
   for (const event of events) {
     end.take(event);
     if (event.type === "response-start") head = event;
-    else gather(blocks, event);
+    else gather(blocks, tools, event);
   }
   const others = JSON.stringify({ ...headOf(head), ...end.fields(), usage: renderUsage(end.tokens) });
   return Buffer.from(`${others.slice(0, -1)},"content":[${blocks.map(renderBlock).join(",")}]}`);
@@ -122,7 +123,7 @@ class BlockQueue {
         this.#add("hidden", { type: "redacted_thinking", data: event.data }, event.data.length).whole = true;
         return this.#advance();
       case "tool-call-start":
-        if (this.#tools.has(event.index)) return "";
+        if (isSameCall(this.#tools.get(event.index), event)) return "";
         this.#tools.set(event.index, this.#add("tool", toolBlock(event), event.id.length + event.name.length));
         return this.#advance();
       case "tool-call-delta":
@@ -211,19 +212,23 @@ interface QueuedBlock {
   readonly arguments: JsonEnd;
 }
 
+/** Whether a call is begun again, not another: some upstreams repeat a call's id and name, others give every call the index 0. */
+function isSameCall(begun: Pick<WholeBlock, "content"> | undefined, { id }: Extract<ModelEvent, { type: "tool-call-start" }>): boolean {
+  return begun !== undefined && (id === "" || begun.content["id"] === id);
+}
+
 interface WholeBlock {
   readonly kind: QueuedBlock["kind"];
   readonly content: JsonObject;
-  /** The tool call's; 0 for other kinds. */
-  readonly index: number;
   text: string;
   signature: string;
 }
 
-function gather(blocks: WholeBlock[], event: ModelEvent): void {
+/** `tools` are the blocks of tool calls, by the index of their newest. */
+function gather(blocks: WholeBlock[], tools: Map<number, WholeBlock>, event: ModelEvent): void {
   if (!("choice" in event) || event.choice !== 0) return;
-  const add = (kind: WholeBlock["kind"], content: JsonObject, index = 0): WholeBlock => {
-    const block = { kind, content, index, text: "", signature: "" };
+  const add = (kind: WholeBlock["kind"], content: JsonObject): WholeBlock => {
+    const block = { kind, content, text: "", signature: "" };
     blocks.push(block);
     return block;
   };
@@ -231,7 +236,6 @@ function gather(blocks: WholeBlock[], event: ModelEvent): void {
     const block = blocks.at(-1);
     return block !== undefined && block.kind === kind && block.signature === "" ? block : add(kind, content);
   };
-  const tool = (index: number): WholeBlock | undefined => blocks.find((block) => block.kind === "tool" && block.index === index);
   switch (event.type) {
     case "text-delta":
       last("text", TEXT_BLOCK).text += event.text;
@@ -246,10 +250,10 @@ function gather(blocks: WholeBlock[], event: ModelEvent): void {
       add("hidden", { type: "redacted_thinking", data: event.data });
       return;
     case "tool-call-start":
-      if (tool(event.index) === undefined) add("tool", toolBlock(event), event.index);
+      if (!isSameCall(tools.get(event.index), event)) tools.set(event.index, add("tool", toolBlock(event)));
       return;
     case "tool-call-delta": {
-      const block = tool(event.index);
+      const block = tools.get(event.index);
       if (block === undefined) throw new Problem("upstream_error", { cause: "arguments of a tool call that had not begun" });
       block.text += event.arguments;
       return;

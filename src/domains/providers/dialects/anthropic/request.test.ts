@@ -188,3 +188,9 @@ function expected(body: JsonObject, outputBound: number | null): JsonObject {
   const named: Json | undefined = typeof id === "string" ? { user_id: namespaced("metadata.user_id", id, "salt") } : undefined;
   return { ...rest, model: "up", max_tokens: Math.min(asked, outputBound ?? asked), metadata: named };
 }
+
+test("an element of any kind below the levels of blocks that are read is forwarded, not stumbled over", () => {
+  const nested = (content: Json): JsonObject => ({ type: "x", content: [content] });
+  const body = user(nested(nested(nested(null))));
+  assert.deepEqual(sent(body)["messages"], body["messages"]);
+});

@@ -4,7 +4,7 @@ import { parseJson } from "../../../../kernel/json.ts";
 import { Problem } from "../../../../kernel/problem.ts";
 import type { Attribution, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
 import { refuseByPolicy } from "../field-rules.ts";
-import { FEW_TAGS, MAX_TOKENS, NO_ATTRIBUTION, ParsedRequest, TAG, attribute, hasFewTags, invalid } from "../parsed-request.ts";
+import { MAX_TOKENS, NO_ATTRIBUTION, ParsedRequest, TAG, attribute, invalid, listOf, tagsOf } from "../parsed-request.ts";
 import { toChat } from "./chat.ts";
 import { FIELDS } from "./fields.ts";
 
@@ -77,7 +77,9 @@ function refuseInside(read: Read): void {
 
 function refuseFiles(content: string | readonly Block[] | null | undefined, at: string): void {
   if (!Array.isArray(content)) return;
-  (content as readonly Block[]).forEach((block, index) => {
+  (content as readonly (Block | null)[]).forEach((block, index) => {
+    // Below the levels that the schema reads an element may be anything.
+    if (!isSet(block)) return;
     const here = `${at}[${index}]`;
     if (isSet(block.file_id)) throw fileById(`${here}.file_id`);
     if (isSet(block.source?.file_id)) throw fileById(`${here}.source.file_id`);
@@ -108,7 +110,7 @@ const CACHE_CONTROL = z.looseObject({ type: z.string(), ttl: z.string().nullish(
 /** A block's fields below `depth` levels of blocks: a tool's result holds documents, whose source holds texts. */
 function blockSchema(depth: number): z.ZodType<Block> {
   // A server tool's result may hold one object here; it is forwarded as it came.
-  const inner = depth === 0 ? z.unknown() : z.union([z.string(), z.array(blockSchema(depth - 1)), z.looseObject({})]);
+  const inner = depth === 0 ? z.unknown() : z.union([z.string(), listOf(blockSchema(depth - 1)), z.looseObject({})]);
   return z.looseObject({
     type: z.string(),
     text: z.string().optional(),
@@ -150,39 +152,36 @@ const SCHEMA = z.looseObject({
   model: z.string().min(1).max(BOUNDS.tagLength),
   // 0 fills the prompt cache without an answer.
   max_tokens: z.int().min(0).max(MAX_TOKENS).nullish(),
-  messages: z
-    .array(
-      z.looseObject({
-        role: z.enum(["user", "assistant", "system"]),
-        content: z.union([z.string(), z.array(blockSchema(BLOCK_DEPTH - 1))], "expected a string or a list of blocks"),
-      }),
-    )
-    .min(1),
-  system: z.union([z.string(), z.array(TEXT)], "expected a string or a list of text blocks").nullish(),
+  messages: listOf(
+    z.looseObject({
+      role: z.enum(["user", "assistant", "system"]),
+      content: z.union([z.string(), listOf(blockSchema(BLOCK_DEPTH - 1))], "expected a string or a list of blocks"),
+    }),
+    { atLeast: 1 },
+  ),
+  system: z.union([z.string(), listOf(TEXT)], "expected a string or a list of text blocks").nullish(),
   stream: z.boolean().nullish(),
-  stop_sequences: z.array(z.string()).max(MAX_STOPS).nullish(),
+  stop_sequences: listOf(z.string(), { atMost: MAX_STOPS }).nullish(),
   temperature: z.number().nullish(),
   top_p: z.number().nullish(),
   top_k: z.int().nullish(),
-  tools: z
-    .array(
-      z.looseObject({
-        type: z.string().nullish(),
-        name: z.string().optional(),
-        description: z.string().optional(),
-        input_schema: z.looseObject({}).optional(),
-        strict: z.boolean().nullish(),
-        cache_control: CACHE_CONTROL,
-      }),
-    )
-    .nullish(),
+  tools: listOf(
+    z.looseObject({
+      type: z.string().nullish(),
+      name: z.string().optional(),
+      description: z.string().optional(),
+      input_schema: z.looseObject({}).optional(),
+      strict: z.boolean().nullish(),
+      cache_control: CACHE_CONTROL,
+    }),
+  ).nullish(),
   tool_choice: z.looseObject({ type: z.string(), name: z.string().optional(), disable_parallel_tool_use: z.boolean().nullish() }).nullish(),
   thinking: z.looseObject({ type: z.string(), budget_tokens: z.int().min(1).max(MAX_TOKENS).optional() }).nullish(),
   output_config: z
     .looseObject({ effort: z.string().nullish(), format: z.looseObject({ type: z.string(), schema: z.looseObject({}) }).nullish() })
     .nullish(),
   cache_control: CACHE_CONTROL,
-  metadata: z.object({ user_id: TAG.nullish() }).catchall(TAG).refine(hasFewTags, FEW_TAGS).nullish(),
+  metadata: tagsOf(z.object({ user_id: TAG.nullish() }).catchall(TAG)).nullish(),
 });
 
 type Read = z.infer<typeof SCHEMA>;

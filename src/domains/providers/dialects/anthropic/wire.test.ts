@@ -21,7 +21,7 @@ import {
   THINKING_BLOCK,
   toolBlock,
 } from "../../testing/scripted-messages.ts";
-import { UpstreamFault } from "../wire.ts";
+import { MalformedUpstream, UpstreamFault } from "../wire.ts";
 import { parseUsage } from "./usage.ts";
 import { anthropicWire } from "./wire.ts";
 
@@ -393,3 +393,12 @@ function split(bytes: Buffer, cuts: readonly number[]): Buffer[] {
   const at = [...new Set(cuts.map((cut) => cut % (bytes.length + 1)))].toSorted((a, b) => a - b);
   return [0, ...at].map((start, index) => bytes.subarray(start, at[index] ?? bytes.length));
 }
+
+test("an input nested deeper than can be written again is malformed, streamed and whole", () => {
+  const deep = `${"[".repeat(100_000)}${"]".repeat(100_000)}`;
+  const block = `{"type":"tool_use","id":"t","name":"f","input":{"a":${deep}}}`;
+  const whole = `{"id":"m","model":"m","type":"message","content":[${block}],"stop_reason":"tool_use"}`;
+  assert.throws(() => anthropicWire.whole(Buffer.from(whole)), MalformedUpstream);
+  const stream = `${messageEvent(MESSAGE_START)}event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":${block}}\n\n`;
+  assert.throws(() => anthropicWire.decoder().push(Buffer.from(stream), []), MalformedUpstream);
+});

@@ -3,7 +3,7 @@ import type { ModelEvent } from "../../../../kernel/events.ts";
 import type { Frame, WholeBody } from "../../../../kernel/frame.ts";
 import { object, string } from "../read.ts";
 import { SseSplitter, writeEvent, type SseEvent } from "../sse.ts";
-import { MalformedUpstream, UpstreamFault, parseObject, type Fault, type StreamDecoder, type Wire } from "../wire.ts";
+import { MalformedUpstream, UpstreamFault, parseObject, refuseDeep, type Fault, type StreamDecoder, type Wire } from "../wire.ts";
 import { deltaOf, describe, findFault, MessageReader, parseMessage, type Block } from "./events.ts";
 
 /** The wire of `/v1/messages`, as an upstream speaks it. */
@@ -134,6 +134,7 @@ function parseBody(bytes: Buffer): WholeBody {
   if (fault !== null) throw new UpstreamFault(fault);
   if (!Array.isArray(message["content"])) throw new MalformedUpstream("the body is not a message");
   if (typeof message["stop_reason"] !== "string") throw new MalformedUpstream("a message without a stop reason");
+  refuseDeep(message["content"]);
   let events: readonly ModelEvent[] | null = null;
   return { bytes, events: () => (events ??= parseMessage(message, bytes)) };
 }

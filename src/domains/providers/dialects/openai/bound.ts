@@ -25,6 +25,7 @@ export function bound(request: ModelRequest, model: Model, rule: BoundRule): Tok
   const tally: Tally = { tokens: TEMPLATE_TOKENS, unknownParts: 0, proven: rule.byteLevelTokenizer };
   for (const message of list(fields["messages"])) addMessage(object(message), rule, tally);
   addSchemas(request, tally);
+  for (const key of Object.keys(fields)) if (!FIELDS.has(key) && isSet(fields[key])) tally.unknownParts++;
   const input = tally.tokens + (tally.unknownParts > 0 ? model.contextWindow : 0);
   const choices = Math.max(1, number(fields["n"]) ?? 1, number(fields["best_of"]) ?? 1);
   const asked = Math.max(number(fields["max_completion_tokens"]) ?? 0, number(fields["max_tokens"]) ?? 0);
@@ -65,12 +66,11 @@ const TEXT_FIELDS = ["name", "refusal", "tool_call_id", "reasoning", "reasoning_
 const MESSAGE_FIELDS: ReadonlySet<string> = new Set(["role", "content", "tool_calls", "function_call", ...TEXT_FIELDS]);
 
 function addPart(part: JsonObject, rule: BoundRule, tally: Tally): void {
+  for (const key of Object.keys(part)) if (!PART_FIELDS.has(key) && isSet(part[key])) tally.unknownParts++;
+  tally.tokens += textBytes(part["text"]) + textBytes(part["refusal"]);
   switch (string(part["type"])) {
     case "text":
-      tally.tokens += textBytes(part["text"]);
-      return;
     case "refusal":
-      tally.tokens += textBytes(part["refusal"]);
       return;
     case "image_url": {
       const { detail } = object(part["image_url"]);
@@ -84,6 +84,9 @@ function addPart(part: JsonObject, rule: BoundRule, tally: Tally): void {
       tally.unknownParts++;
   }
 }
+
+/** Fields of a part that have a term by its type, or need none. */
+const PART_FIELDS: ReadonlySet<string> = new Set(["type", "text", "refusal", "image_url", "prompt_cache_breakpoint", "cache_control"]);
 
 /** Priced fields that are measured elsewhere in this file or bounded by the output; all other priced ones are schemas. */
 const NOT_SCHEMAS: ReadonlySet<string> = new Set([

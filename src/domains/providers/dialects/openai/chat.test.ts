@@ -266,3 +266,16 @@ function refusalOf(fields: JsonObject): string | null {
     return thrown.param;
   }
 }
+
+test("a member beside those that are read of a format or a choice is refused by its path", () => {
+  const cases: readonly (readonly [JsonObject, string])[] = [
+    [{ response_format: { type: "json_object", schema: { type: "object" } } }, "response_format.schema"],
+    [{ response_format: { type: "text", grammar: "x" } }, "response_format.grammar"],
+    [{ tool_choice: { type: "function", function: { name: "f" }, mode: "x" } }, "tool_choice.mode"],
+  ];
+  for (const [fields, param] of cases)
+    assert.throws(
+      () => toChat({ ...HI, ...fields }),
+      (thrown) => thrown instanceof Problem && thrown.code === "unsupported_field" && thrown.param === param,
+    );
+});

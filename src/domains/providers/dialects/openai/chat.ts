@@ -97,12 +97,14 @@ function toToolChoice(choice: Json | undefined): ChatRequest["toolChoice"] {
   if (choice === "auto" || choice === "none" || choice === "required") return choice;
   const named = object(choice);
   if (named["type"] !== "function") throw unsupported("tool_choice");
+  refuseOthers(named, TOOL_MEMBERS, "tool_choice");
   return { name: string(object(named["function"])["name"]) };
 }
 
 function toResponseFormat(format: Json | undefined): ChatRequest["responseFormat"] {
   if (format === undefined || format === null) return { kind: "text" };
   const { type, json_schema: given } = object(format);
+  refuseOthers(object(format), FORMAT_MEMBERS, "response_format");
   if (type === "text") return { kind: "text" };
   if (type === "json_object") return { kind: "json" };
   if (type !== "json_schema") throw unsupported("response_format.type");
@@ -117,6 +119,7 @@ function toResponseFormat(format: Json | undefined): ChatRequest["responseFormat
   };
 }
 
+const FORMAT_MEMBERS: ReadonlySet<string> = new Set(["type", "json_schema"]);
 const SCHEMA_MEMBERS: ReadonlySet<string> = new Set(["name", "description", "schema", "strict"]);
 
 function toReasoning(effort: Json | undefined): ChatReasoning | null {

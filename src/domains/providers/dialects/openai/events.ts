@@ -77,6 +77,7 @@ function parseDelta(delta: JsonObject, choice: number, events: ModelEvent[]): vo
     else if (piece.kind === "hidden") events.push({ type: "reasoning-hidden", choice, data: piece.data });
     else if (piece.text !== "") events.push({ type: "reasoning-delta", choice, text: piece.text });
   }
+  for (const part of list(delta["content"])) parsePart(object(part), choice, events);
   if (isText(delta["content"])) events.push({ type: "text-delta", choice, text: delta["content"] });
   if (isText(delta["refusal"])) events.push({ type: "refusal-delta", choice, text: delta["refusal"] });
   list(delta["tool_calls"]).forEach((value, position) => {
@@ -87,11 +88,23 @@ function parseDelta(delta: JsonObject, choice: number, events: ModelEvent[]): vo
     parseToolCall({ function: delta["function_call"] }, "", choice, 0, events);
 }
 
+/** Mistral's reasoning models answer in parts; one that nothing asked for cannot be retold: terminal. */
+function parsePart(part: JsonObject, choice: number, events: ModelEvent[]): void {
+  const thought = list(part["thinking"])
+    .map((piece) => string(object(piece)["text"]))
+    .join("");
+  if (part["type"] === "thinking" && thought !== "") events.push({ type: "reasoning-delta", choice, text: thought });
+  else if (part["type"] === "text" && isText(part["text"])) events.push({ type: "text-delta", choice, text: part["text"] });
+  else if (part["type"] !== "thinking" && part["type"] !== "text")
+    events.push({ type: "error", message: "the upstream sent a part of a type that was not asked for" });
+}
+
 function parseToolCall(call: JsonObject, id: string, choice: number, at: number, events: ModelEvent[]): void {
   const called = object(call["function"] ?? call["custom"]);
   const written = called["arguments"] ?? called["input"];
   if (isText(called["name"])) events.push({ type: "tool-call-start", choice, index: at, id, name: called["name"] });
-  if (isText(written)) events.push({ type: "tool-call-delta", choice, index: at, arguments: written });
+  const said = typeof written === "object" && written !== null ? JSON.stringify(written) : written;
+  if (isText(said)) events.push({ type: "tool-call-delta", choice, index: at, arguments: said });
 }
 
 /** vLLM says under `stop_reason`, SGLang under `matched_stop`, which of the caller's sequences ended a choice (or the id of a token). */

@@ -14,6 +14,7 @@ import type {
   MediaSource,
 } from "../../../../kernel/chat.ts";
 import type { Json, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
+import { exactChat } from "../exact-chat.ts";
 import { settingName, unsupported } from "../settings.ts";
 import { MAX_STOPS } from "./fields.ts";
 
@@ -36,7 +37,7 @@ export interface Extensions {
  * in this order; a failed tool is told from its text; a breakpoint's lifetime becomes the next longer one.
  */
 export function renderChatCompletion(request: ModelRequest, takes: Extensions): Buffer {
-  const chat = request.chat();
+  const chat = exactChat(request);
   const refuse = (setting: ChatSetting, why: string): never => {
     throw unsupported(settingName(request.dialect, setting), why);
   };

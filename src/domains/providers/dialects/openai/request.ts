@@ -4,7 +4,7 @@ import { parseJson } from "../../../../kernel/json.ts";
 import { Problem } from "../../../../kernel/problem.ts";
 import type { Attribution, Json, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
 import { refuseByPolicy } from "../field-rules.ts";
-import { METADATA, MAX_TOKENS, NO_ATTRIBUTION, ParsedRequest, TAG, attribute, invalid } from "../parsed-request.ts";
+import { METADATA, MAX_TOKENS, NO_ATTRIBUTION, ParsedRequest, TAG, attribute, invalid, listOf } from "../parsed-request.ts";
 import { toChat } from "./chat.ts";
 import { FIELDS, MAX_STOPS } from "./fields.ts";
 import { isPlainRequest } from "./plain-request.ts";
@@ -79,25 +79,23 @@ const PART = z.looseObject({
 
 const MESSAGE = z.looseObject({
   role: z.enum(["developer", "system", "user", "assistant", "tool", "function"]),
-  content: z.union([z.string(), z.null(), z.array(PART)], "expected a string, null or a list of parts").optional(),
+  content: z.union([z.string(), z.null(), listOf(PART)], "expected a string, null or a list of parts").optional(),
   name: z.string().nullish(),
   refusal: z.string().nullish(),
   tool_call_id: z.string().nullish(),
-  tool_calls: z
-    .array(
-      z.looseObject({
-        id: z.string().nullish(),
-        type: z.string().nullish(),
-        function: z.looseObject({ name: z.string(), arguments: z.string().nullish() }).nullish(),
-      }),
-    )
-    .nullish(),
+  tool_calls: listOf(
+    z.looseObject({
+      id: z.string().nullish(),
+      type: z.string().nullish(),
+      function: z.looseObject({ name: z.string(), arguments: z.string().nullish() }).nullish(),
+    }),
+  ).nullish(),
 });
 
 /** What is read of a request; everything else passes as it came. */
 export const SCHEMA = z.looseObject({
   model: z.string().min(1).max(BOUNDS.tagLength),
-  messages: z.array(MESSAGE).min(1),
+  messages: listOf(MESSAGE, { atLeast: 1 }),
   stream: z.boolean().nullish(),
   stream_options: z.looseObject({ include_usage: z.boolean().nullish() }).nullish(),
   n: choices,
@@ -107,21 +105,17 @@ export const SCHEMA = z.looseObject({
   temperature: z.number().nullish(),
   top_p: z.number().nullish(),
   seed: z.int().nullish(),
-  stop: z.union([z.string(), z.array(z.string()).max(MAX_STOPS)], `expected a string or a list of at most ${MAX_STOPS}`).nullish(),
-  tools: z
-    .array(
-      z.looseObject({
-        type: z.string(),
-        function: z
-          .looseObject({ name: z.string(), description: z.string().nullish(), parameters: z.looseObject({}).nullish() })
-          .optional(),
-      }),
-    )
-    .nullish(),
+  stop: z.union([z.string(), listOf(z.string(), { atMost: MAX_STOPS })], `expected a string or a list of at most ${MAX_STOPS}`).nullish(),
+  tools: listOf(
+    z.looseObject({
+      type: z.string(),
+      function: z.looseObject({ name: z.string(), description: z.string().nullish(), parameters: z.looseObject({}).nullish() }).optional(),
+    }),
+  ).nullish(),
   tool_choice: z.union([z.string(), z.looseObject({ type: z.string() })], "expected a string or an object").nullish(),
   response_format: z.looseObject({ type: z.string() }).nullish(),
-  prediction: z.looseObject({ content: z.union([z.string(), z.array(PART)]) }).nullish(),
-  modalities: z.array(z.string()).nullish(),
+  prediction: z.looseObject({ content: z.union([z.string(), listOf(PART)]) }).nullish(),
+  modalities: listOf(z.string()).nullish(),
   metadata: METADATA.nullish(),
   user: TAG.nullish(),
   safety_identifier: TAG.nullish(),

@@ -5,6 +5,7 @@ import type OpenAI from "openai";
 import { BOUNDS } from "../../../../kernel/bounds.ts";
 import type { ModelEvent } from "../../../../kernel/events.ts";
 import type { Frame } from "../../../../kernel/frame.ts";
+import type { Json } from "../../../../kernel/request.ts";
 import { inputTokens, outputTokens } from "../../../../kernel/tokens.ts";
 import { DONE, STOP_CHUNK, USAGE, chunkOf, completionOf, sse, streamOf, textChunk } from "../../testing/scripted-upstream.ts";
 import { UpstreamFault } from "../wire.ts";
@@ -255,3 +256,21 @@ function split(bytes: Buffer, cuts: readonly number[]): Buffer[] {
   const at = [...new Set(cuts.map((cut) => cut % (bytes.length + 1)))].toSorted((a, b) => a - b);
   return [0, ...at].map((start, index) => bytes.subarray(start, at[index] ?? bytes.length));
 }
+
+test("a call's arguments that come as an object are that object's text", () => {
+  const call = { id: "t", type: "function", function: { name: "f", arguments: { city: "Paris" } } };
+  const body = { choices: [{ index: 0, message: { content: null, tool_calls: [call] }, finish_reason: "tool_calls" }] };
+  const [, , said] = openaiWire.whole(Buffer.from(JSON.stringify(body))).events();
+  assert.deepEqual(said, { type: "tool-call-delta", choice: 0, index: 0, arguments: '{"city":"Paris"}' });
+});
+
+test("an answer in parts is its text and its reasoning; a part of another type is no clean end", () => {
+  const eventsOf = (content: Json): readonly ModelEvent[] =>
+    openaiWire.whole(Buffer.from(JSON.stringify({ choices: [{ index: 0, message: { content }, finish_reason: "stop" }] }))).events();
+  const text = { type: "text", text: "Hi" };
+  assert.deepEqual(eventsOf([{ type: "thinking", thinking: [{ type: "text", text: "Hm" }] }, text]).slice(1, 3), [
+    { type: "reasoning-delta", choice: 0, text: "Hm" },
+    { type: "text-delta", choice: 0, text: "Hi" },
+  ]);
+  assert.equal(eventsOf([text, { type: "hologram" }])[2]?.type, "error");
+});
