@@ -63,7 +63,7 @@ export function openaiCompatible(data: OpenAiCompatible): (needs: ProviderNeeds)
     render,
     dispatch: async (dispatch) => {
       const rendered = dispatch.rendered ?? render(dispatch.request, dispatch.deployment, dispatch);
-      if ("body" in rendered) return send(dispatch, rendered, targetOf(dispatch.deployment), upstream);
+      if ("body" in rendered) return await send(dispatch, rendered, targetOf(dispatch.deployment), upstream);
       const tokens = await countTokens({ ...rendered, encoding: encodingOf(dispatch.deployment.upstreamModel) });
       return accepted({ wire: null, upstreamRequestId: null, body: { kind: "count", count: { tokens, exact: false } }, unknownFields: [] });
     },
