@@ -60,6 +60,7 @@ export class Limiter {
    * @throws Problem overloaded, and as `facts.bound` does
    */
   permit(facts: CallFacts): Verdict | Promise<Verdict> {
+    if (!this.#anyLimits(facts.tenant)) return UNLIMITED;
     const counted = this.#countedOf(facts);
     if (counted.plan.limits.length === 0) return UNLIMITED;
     if (!counted.plan.countsTokens) return this.#take(facts, counted, NOTHING);
@@ -116,6 +117,12 @@ export class Limiter {
   #tokensOf(request: ModelRequest, plan: Plan, bound: TokenBound): Tokens {
     const estimated = this.#needs.countTokens(request, bound) + this.#means.expect(plan.mean, bound.output);
     return { estimated, strict: bound.input + bound.output };
+  }
+
+  /** Where neither the platform nor the tenant has any, no plan is made: one takes a kilobyte of each tenant that calls. */
+  #anyLimits(tenant: TenantId): boolean {
+    const { partOf } = this.#needs;
+    return (partOf(tenant)?.limits.length ?? 0) > 0 || (partOf(PLATFORM_TENANT)?.limits.length ?? 0) > 0;
   }
 
   #countedOf(facts: CallFacts): Counted {

@@ -16,11 +16,17 @@ export const capacitySource: Source<CapacityRows, CapacityPart> = {
     const tiers = groupByTenant(rows.tiers);
     return new Map(tenants.map((id) => [id, { limits: limits.get(id) ?? [], tiers: tiers.get(id) ?? [] }]));
   },
-  build: (_tenant, rows, keyring) => ({
-    limits: rows?.limits.map((row) => limitOf(keyring, row)) ?? [],
-    tiers: new Map(rows?.tiers.map((row) => [openName(keyring, "tiers", row), row.id])),
+  build: (_tenant, { limits, tiers } = NO_ROWS, keyring) => ({
+    limits: limits.length === 0 ? NO_LIMITS : limits.map((row) => limitOf(keyring, row)),
+    tiers: tiers.length === 0 ? NO_TIERS : new Map(tiers.map((row) => [openName(keyring, "tiers", row), row.id])),
   }),
 };
+
+const NO_ROWS: CapacityRows = { limits: [], tiers: [] };
+
+/** Most tenants have none, and an empty map takes 200 bytes. The part itself is each tenant's own: what is counted goes by it. */
+const NO_LIMITS: CapacityPart["limits"] = [];
+const NO_TIERS: CapacityPart["tiers"] = new Map();
 
 export function limitOf(keyring: TenantKeyring, row: Fresh<LimitRow>): Limit {
   return {

@@ -34,7 +34,7 @@ export function createAuthenticate(needs: AuthenticateNeeds): Authenticate {
   const findElsewhere = createLookup(needs);
   const proven = new Proven();
   const check = (hash: Buffer, record: KeyRecord | undefined): Principal => {
-    const same = timingSafeEqual(hash, record?.hash ?? dummyHash);
+    const same = timingSafeEqual(hash, record === undefined ? dummyHash : Buffer.from(record.hash, "latin1"));
     if (record === undefined || !same) throw new Problem("invalid_api_key");
     return unexpired(record, principalOf(record));
   };

@@ -20,7 +20,7 @@ export const tenantsSource: Source<TenantsRows, TenantPart> = {
     if (id === PLATFORM_TENANT) return PLATFORM_PART;
     if (rows?.tenant === undefined) throw new Error("a tenant without a row");
     const projects = rows.projects.map((row): [ProjectId, ProjectRecord] => [row.id, projectRecord(keyring, row)]);
-    return { tenant: tenantRecord(keyring, rows.tenant), projects: new Map(projects) };
+    return { tenant: tenantRecord(keyring, { ...rows.tenant, id }), projects: new Map(projects) };
   },
 };
 
@@ -33,7 +33,7 @@ export function tenantRecord(keyring: TenantKeyring, row: Omit<TenantRow, "tenan
     status: row.status,
     tier: row.tier,
     homeRegion: row.home_region,
-    timeZone: row.time_zone,
+    timeZone: row.time_zone === PLATFORM_PART.tenant.timeZone ? PLATFORM_PART.tenant.timeZone : row.time_zone,
     markupMillionths: row.markup_millionths,
     revision: row.revision,
     createdAt: toUnixSeconds(row.created_at),
@@ -47,9 +47,11 @@ function projectRecord(keyring: TenantKeyring, row: ProjectRow): ProjectRecord {
     name: openName(keyring, "projects", row),
     displayName: openDisplayName(keyring, "projects", row),
     defaultMaxOutputTokens: row.default_max_output_tokens,
-    require: row.require,
+    require: row.require.length === 0 ? NOTHING_REQUIRED : row.require,
   };
 }
+
+const NOTHING_REQUIRED: ProjectRecord["require"] = [];
 
 /** Reserved, so that no tenant is mistaken for it. */
 export const PLATFORM_NAME = "platform";

@@ -84,6 +84,29 @@ test("after a rotation old values open, new ones are under the new key, and blin
   assert.deepEqual(after.secret("cache"), before.secret("cache"));
 });
 
+test("a keyring that was idle while thousands were used opens and derives what it did before", () => {
+  let openings = 0;
+  const key = createTenantKey();
+  const ring = createTenantKeyring(TENANT, new Map([[1, () => (openings++, key)]]));
+  const [sealed, index, secret] = [ring.seal("secret", PLACE), ring.blindIndex("a", "b"), ring.secret("cache")];
+  assert.equal(openings, 1, "a key in use is not opened again");
+  const crowd = Array.from({ length: 1_500 }, () => keyring());
+  for (const each of crowd) for (const column of ["c", "d"]) each.seal("x", { table: "t", column, row: "r" });
+  assert.deepEqual([ring.open(sealed, PLACE).toString(), ring.blindIndex("a", "b"), ring.secret("cache")], ["secret", index, secret]);
+  assert.equal(openings, 2, "an idle tenant's key was let go, and opened when it was needed");
+});
+
+test("a key that does not open is found when its keyring is made", () => {
+  const master = masterKeyFrom("01".repeat(32));
+  const wrapped = wrapTenantKey(master, TENANT, 2, createTenantKey());
+  wrapped[40] = (wrapped[40] as number) ^ 1;
+  const versions = new Map([
+    [1, createTenantKey],
+    [2, () => unwrapTenantKey(master, TENANT, 2, wrapped)],
+  ]);
+  assert.throws(() => createTenantKeyring(TENANT, versions), SealBroken);
+});
+
 test("a blind index is equal exactly for an equal column and value of the same tenant key", () => {
   const [ring, other] = [keyring(), keyring()];
   fc.assert(

@@ -56,64 +56,112 @@ export function unwrapTenantKey(master: MasterKey, tenant: TenantId, version: nu
   return createSecretKey(bytes) as TenantKey;
 }
 
-/** `versions` holds at least one key. */
+/**
+ * `versions` holds at least one key, or how to come by it: an idle tenant's lies wrapped, in a tenth of a KeyObject's 680 bytes. Throws
+ * what that throws, since each is opened once here: a damaged key is found now, and not by a call.
+ */
 export function createTenantKeyring(
   tenant: TenantId,
-  versions: ReadonlyMap<number, TenantKey>,
+  versions: ReadonlyMap<number, TenantKey | (() => TenantKey)>,
   random: RandomBytes = systemRandom,
 ): TenantKeyring {
-  const newest = Math.max(...versions.keys());
-  // From the first version for as long as the tenant lives: a rotation re-seals values, but must not regroup rows.
-  const first = versions.get(Math.min(...versions.keys()));
-  if (first === undefined) throw new Error(`no key of tenant ${tenant}`);
-  const blindIndexKey = createSecretKey(deriveFromTenant(first, "blind-index"));
-  const columnKey = cachedColumnKeys(versions);
-  const secrets = new Map<TenantSecret, Buffer>();
+  return new Keyring(tenant, versions, random);
+}
 
-  return {
-    tenant,
-    seal(plaintext, place) {
-      const bytes = typeof plaintext === "string" ? Buffer.from(plaintext) : plaintext;
-      return encrypt(columnKey(newest, place), newest, bytes, placeFields(tenant, place, newest), random);
-    },
-    open(sealed, place) {
-      if (sealed.length < OVERHEAD_BYTES) throw new SealBroken("a sealed value is too short");
-      const version = Buffer.from(sealed.buffer, sealed.byteOffset, sealed.byteLength).readUInt32BE(1);
-      return decrypt(columnKey(version, place), sealed, placeFields(tenant, place, version));
-    },
-    blindIndex: (column, value) =>
-      createHmac("sha256", blindIndexKey)
-        .update(fields([column, value]))
-        .digest(),
-    secret(purpose) {
-      const known = secrets.get(purpose) ?? deriveFromTenant(first, purpose);
-      secrets.set(purpose, known);
-      return known;
-    },
-  };
+/** What a keyring holds of a tenant that is idle is this object and its keys; what is derived from them is remembered lately, not for good. */
+class Keyring implements TenantKeyring {
+  readonly tenant: TenantId;
+  /** By version, ascending. */
+  readonly #versions: readonly (readonly [version: number, key: TenantKey | (() => TenantKey)])[];
+  readonly #random: RandomBytes;
+
+  constructor(tenant: TenantId, versions: ReadonlyMap<number, TenantKey | (() => TenantKey)>, random: RandomBytes) {
+    if (versions.size === 0) throw new Error(`no key of tenant ${tenant}`);
+    this.tenant = tenant;
+    this.#versions = [...versions].toSorted(([one], [other]) => one - other);
+    this.#random = random;
+    for (const version of versions.keys()) this.#key(version);
+  }
+
+  seal(plaintext: string | Uint8Array, place: SealedPlace): Buffer {
+    const bytes = typeof plaintext === "string" ? Buffer.from(plaintext) : plaintext;
+    const [newest] = this.#versions.at(-1) as readonly [number, unknown];
+    return encrypt(this.#columnKey(newest, place), newest, bytes, placeFields(this.tenant, place, newest), this.#random);
+  }
+
+  open(sealed: Uint8Array, place: SealedPlace): Buffer {
+    if (sealed.length < OVERHEAD_BYTES) throw new SealBroken("a sealed value is too short");
+    const version = Buffer.from(sealed.buffer, sealed.byteOffset, sealed.byteLength).readUInt32BE(1);
+    return decrypt(this.#columnKey(version, place), sealed, placeFields(this.tenant, place, version));
+  }
+
+  blindIndex(column: string, value: string): Buffer {
+    return createHmac(
+      "sha256",
+      LATELY.of(this, "blind-index", () => createSecretKey(this.#fromFirst("blind-index"))),
+    )
+      .update(fields([column, value]))
+      .digest();
+  }
+
+  secret(purpose: TenantSecret): Buffer {
+    return LATELY.of(this, `secret/${purpose}`, () => createSecretKey(this.#fromFirst(purpose))).export();
+  }
+
+  /**
+   * A key for each column, so that one tenant's busiest column alone counts towards the 2^32 messages that
+   * random 96-bit nonces allow a key.
+   */
+  #columnKey(version: number, { table, column }: SealedPlace): KeyObject {
+    const label = `seal/${table}.${column}`;
+    return LATELY.of(this, `${version}/${label}`, () => createSecretKey(deriveFromTenant(this.#key(version), label)));
+  }
+
+  /** From the first version for as long as the tenant lives: a rotation re-seals values, but must not regroup rows. */
+  #fromFirst(label: string): Buffer {
+    const [first] = this.#versions[0] as readonly [number, unknown];
+    return deriveFromTenant(this.#key(first), label);
+  }
+
+  #key(version: number): TenantKey {
+    const [, key] = this.#versions.find(([held]) => held === version) ?? [];
+    if (key === undefined) throw new SealBroken("a sealed value names a key version that is not held");
+    return typeof key === "function" ? (LATELY.of(this, String(version), key) as TenantKey) : key;
+  }
 }
 
 /**
- * A key for each column, so that one tenant's busiest column alone counts towards the 2^32 messages that
- * random 96-bit nonces allow a key.
+ * Keys made of others lately, of all keyrings together, so that those of idle tenants take no room: what was not asked for while
+ * `MAX_LATELY` others were made is made again, in 30 µs. Held by its keyring, so that it ends with it.
  */
-function cachedColumnKeys(versions: ReadonlyMap<number, TenantKey>): (version: number, place: SealedPlace) => KeyObject {
-  const cache = new Map<string, KeyObject>();
-  return (version, place) => {
-    const name = `${version}/${place.table}.${place.column}`;
-    const known = cache.get(name);
+class Lately {
+  #young = new WeakMap<Keyring, Map<string, KeyObject>>();
+  #old = new WeakMap<Keyring, Map<string, KeyObject>>();
+  #count = 0;
+
+  of(keyring: Keyring, name: string, make: () => KeyObject): KeyObject {
+    const known = this.#young.get(keyring)?.get(name);
     if (known !== undefined) return known;
-    const key = versions.get(version);
-    if (key === undefined) throw new SealBroken("a sealed value names a key version that is not held");
-    const made = createSecretKey(deriveFromTenant(key, `seal/${place.table}.${place.column}`));
-    if (cache.size >= MAX_COLUMN_KEYS) cache.clear();
-    cache.set(name, made);
-    return made;
-  };
+    const key = this.#old.get(keyring)?.get(name) ?? make();
+    if (this.#count >= MAX_LATELY) {
+      this.#old = this.#young;
+      this.#young = new WeakMap();
+      this.#count = 0;
+    }
+    this.#count += 1;
+    const ofKeyring = this.#young.get(keyring);
+    if (ofKeyring === undefined) this.#young.set(keyring, new Map([[name, key]]));
+    else ofKeyring.set(name, key);
+    return key;
+  }
 }
 
+const wrappingKeys = new WeakMap<MasterKey, KeyObject>();
+
 function wrappingKey(master: MasterKey): KeyObject {
-  return createSecretKey(derive(master, "tenant-key-wrapping", 1));
+  let key = wrappingKeys.get(master);
+  if (key === undefined) wrappingKeys.set(master, (key = createSecretKey(derive(master, "tenant-key-wrapping", 1))));
+  return key;
 }
 
 function deriveFromTenant(key: TenantKey, label: string): Buffer {
@@ -164,4 +212,6 @@ function fields(values: readonly string[]): Buffer {
 
 const FORMAT = 1;
 const OVERHEAD_BYTES = 33;
-const MAX_COLUMN_KEYS = 256;
+/** 0.7 kB each. Twice as many are held for a while. */
+const MAX_LATELY = 1024;
+const LATELY = new Lately();

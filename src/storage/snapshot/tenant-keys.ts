@@ -32,10 +32,15 @@ export function readTenantKeys(tx: SystemTransaction, tenants: readonly TenantId
 }
 
 /** Throws SealBroken where a key was wrapped for another tenant or version, or under another master key. */
-export function openKeyring(needs: TenantKeysNeeds, tenant: TenantId, keys: readonly WrappedKey[]): TenantKeyring {
-  const versions = new Map<number, TenantKey>();
-  for (const key of keys) versions.set(key.version, unwrapTenantKey(needs.masterKey, tenant, key.version, key.wrapped));
-  return createTenantKeyring(tenant, versions, needs.random);
+export function openKeyring({ masterKey, random }: TenantKeysNeeds, tenant: TenantId, keys: readonly WrappedKey[]): TenantKeyring {
+  const versions = new Map<number, () => TenantKey>();
+  for (const { version, wrapped } of keys) versions.set(version, unwrapper(masterKey, tenant, version, wrapped.toString("latin1")));
+  return createTenantKeyring(tenant, versions, random);
+}
+
+/** As a string: a Buffer of 65 bytes takes twice that beside them, and what the driver read with it stays for as long. */
+function unwrapper(masterKey: MasterKey, tenant: TenantId, version: number, wrapped: string): () => TenantKey {
+  return () => unwrapTenantKey(masterKey, tenant, version, Buffer.from(wrapped, "latin1"));
 }
 
 /** Gives the transaction's tenant its key, unless it has one, and returns its keyring. Every process may try; one wins. */
