@@ -66,7 +66,7 @@ const IDLE_TICKS = TICKS_PER_MINUTE;
 
 function levelOf(limit: Limit): Level {
   if (limit.dimension === "concurrency") return new Semaphore();
-  const rate = limit.window === "sliding" ? new SlidingWindow() : new LeakyBucket();
+  const rate = limit.window === "sliding" ? new SlidingWindow() : new LeakyBucket(limit.dimension === "tokens");
   return limit.dimension === "prefix_tokens" ? new PrefixLevel(rate) : rate;
 }
 

@@ -11,20 +11,21 @@ export const NO_FIGURES: LimitFigures = { requests: null, tokens: null };
 
 interface Counted {
   readonly level: Level;
+  readonly limit: Limit;
 }
 
 function tightest(plan: Plan, counters: readonly Counted[], tick: number, dimension: Dimension): LimitFigure | null {
   let least = Number.POSITIVE_INFINITY;
   let found = -1;
   for (let index = 0; index < counters.length; index++) {
-    const limit = plan.limits[index] as Limit;
+    const { level, limit } = counters[index] as Counted;
     if (limit.dimension !== dimension || plan.isShared[index] === true) continue;
-    const remaining = (counters[index] as Counted).level.remaining(limit, tick);
+    const remaining = level.remaining(limit, tick);
     if (remaining >= least) continue;
     least = remaining;
     found = index;
   }
   if (found < 0) return null;
-  const limit = plan.limits[found] as Limit;
-  return { limit: limit.amount, remaining: least, resetSeconds: (counters[found] as Counted).level.reset(limit, tick) / TICKS_PER_SECOND };
+  const { level, limit } = counters[found] as Counted;
+  return { limit: limit.amount, remaining: least, resetSeconds: level.reset(limit, tick) / TICKS_PER_SECOND };
 }

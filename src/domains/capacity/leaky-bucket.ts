@@ -3,15 +3,30 @@ import type { Rule } from "./model.ts";
 
 /**
  * GCRA as a bucket that leaks `amount` a minute: in any t seconds at most burst + amount × t / 60 pass. Its content is in units of one
- * `TICKS_PER_MINUTE`-th of a request or token, of which exactly `amount` leave each tick.
+ * `TICKS_PER_MINUTE`-th of a request or token, of which exactly `amount` leave each tick, the oldest first.
+ *
+ * A charge that turns out too large is given back as far as it has not leaked: that is as if it had never been taken. What has leaked of
+ * it is spent, and giving it back would let others pass twice.
  *
  * Strict charges do not leak: they stay whole until the call has ended, and what it used begins to leak then. So the promise holds for
  * tokens really used, whether they are counted when a call begins, when it ends, or between.
  */
 export class LeakyBucket implements Level {
+  readonly #isCorrected: boolean;
   #content = 0;
   #reserved = 0;
   #tick = 0;
+  #amount = 0;
+  /** What is left of each charge, oldest first; the first is that of the mark `#first`. */
+  readonly #charges: number[] = [];
+  #first = 0;
+  /** Content that is older than all of `#charges`: nothing of it is given back. */
+  #older = 0;
+
+  /** `isCorrected`: whether charges are settled with what was used. */
+  constructor(isCorrected: boolean) {
+    this.#isCorrected = isCorrected;
+  }
 
   wait(charge: number, rule: Rule, tick: number): number {
     if (charge > rule.burst) return Number.POSITIVE_INFINITY;
@@ -23,18 +38,17 @@ export class LeakyBucket implements Level {
   take(charge: number, rule: Rule, tick: number): number {
     this.#leak(rule, tick);
     if (rule.strict) this.#reserved += charge * TICKS_PER_MINUTE;
-    else this.#content += charge * TICKS_PER_MINUTE;
-    return this.#content;
+    else this.#add(charge * TICKS_PER_MINUTE);
+    return this.#first + this.#charges.length - 1;
   }
 
-  settle({ charge, used, taken, mark }: Settled, rule: Rule, tick: number): void {
+  settle({ charge, used, mark }: Settled, rule: Rule, tick: number): void {
     this.#leak(rule, tick);
     if (rule.strict) {
       this.#reserved -= charge * TICKS_PER_MINUTE;
-      this.#content += used * TICKS_PER_MINUTE;
-    } else if (used >= charge) this.#content += (used - charge) * TICKS_PER_MINUTE;
-    // What has leaked of the charge is spent: giving it back would let others pass twice.
-    else this.#content -= Math.min((charge - used) * TICKS_PER_MINUTE, this.#content, Math.max(0, mark - (tick - taken) * rule.amount));
+      this.#add(used * TICKS_PER_MINUTE);
+    } else if (used >= charge) this.#add((used - charge) * TICKS_PER_MINUTE);
+    else this.#giveBack((charge - used) * TICKS_PER_MINUTE, mark);
   }
 
   remaining(rule: Rule, tick: number): number {
@@ -52,9 +66,47 @@ export class LeakyBucket implements Level {
     return this.#content === 0 && this.#reserved === 0;
   }
 
-  #leak(rule: Rule, tick: number): void {
-    if (tick <= this.#tick) return;
-    this.#content = Math.max(0, this.#content - (tick - this.#tick) * rule.amount);
-    this.#tick = tick;
+  #add(units: number): void {
+    this.#content += units;
+    if (!this.#isCorrected) return;
+    this.#charges.push(units);
+    if (this.#charges.length <= MAX_CHARGES) return;
+    this.#older += this.#charges.shift() as number;
+    this.#first++;
+  }
+
+  #giveBack(units: number, mark: number): void {
+    const at = mark - this.#first;
+    const left = this.#charges[at] ?? 0;
+    const back = Math.min(units, left);
+    if (back === 0) return;
+    this.#charges[at] = left - back;
+    this.#content -= back;
+  }
+
+  /** A changed amount holds from now on: what has passed leaked as it was. */
+  #leak({ amount }: Rule, tick: number): void {
+    if (tick > this.#tick) {
+      const leaking = Math.min(this.#content, (tick - this.#tick) * this.#amount);
+      this.#content -= leaking;
+      if (this.#isCorrected) this.#leakOldest(leaking);
+      this.#tick = tick;
+    }
+    this.#amount = amount;
+  }
+
+  #leakOldest(units: number): void {
+    const older = Math.min(this.#older, units);
+    this.#older -= older;
+    let rest = units - older;
+    for (let oldest = this.#charges[0]; oldest !== undefined && oldest <= rest; oldest = this.#charges[0]) {
+      rest -= oldest;
+      this.#charges.shift();
+      this.#first++;
+    }
+    if (rest > 0) this.#charges[0] = (this.#charges[0] as number) - rest;
   }
 }
+
+/** Charges told apart: a call begun before so many others gets nothing back. */
+const MAX_CHARGES = 2048;

@@ -7,7 +7,7 @@ import type { Rule } from "./model.ts";
 import { Semaphore } from "./semaphore.ts";
 import { SlidingWindow } from "./sliding-window.ts";
 
-const WINDOWS = { gcra: () => new LeakyBucket(), sliding: () => new SlidingWindow() } as const;
+const WINDOWS = { gcra: () => new LeakyBucket(true), sliding: () => new SlidingWindow() } as const;
 
 /** What happened, and when. */
 interface Passed {
@@ -50,6 +50,52 @@ function assertHardMinute(passed: readonly Passed[], { amount }: Rule): void {
 }
 
 const PROMISES = { gcra: assertRate, sliding: assertHardMinute } as const;
+
+test("gcra: estimates that are too large are corrected, and still in every interval no more is used than burst + limit × t / 60", (t) => {
+  let corrected = 0;
+  const step = fc.record({ gap, share, used: fc.double({ min: 0, max: 1, noNaN: true }), lasts: gap });
+  fc.assert(
+    fc.property(rule, fc.array(step, { maxLength: 40, size: "max" }), (limit, program) => {
+      const level = new LeakyBucket(true);
+      const begun: Passed[] = [];
+      let running: { until: number; charge: number; used: number; taken: number; mark: number }[] = [];
+      let tick = 0;
+      for (const { gap: wait, share: part, used, lasts } of program) {
+        tick += wait;
+        for (const call of running.filter(({ until }) => until <= tick).toSorted((left, right) => left.until - right.until)) {
+          level.settle(call, limit, call.until);
+          corrected++;
+        }
+        running = running.filter(({ until }) => until > tick);
+        const charge = Math.ceil(limit.burst * part);
+        if (level.wait(charge, limit, tick) > 0) continue;
+        const spent = Math.floor(charge * used);
+        begun.push({ tick, amount: spent });
+        running.push({ until: tick + lasts, charge, used: spent, taken: tick, mark: level.take(charge, limit, tick) });
+      }
+      assertRate(begun, limit);
+    }),
+    { numRuns: 2_000 },
+  );
+  t.diagnostic(`${corrected} calls settled`);
+  assert.ok(corrected > 1_000);
+});
+
+test("gcra: what has leaked of a charge is not given back out of another's, and a changed amount does not reach back", () => {
+  const limit: Rule = { amount: 100, burst: 200, strict: false };
+  const level = new LeakyBucket(true);
+  const settled = (mark: number) => ({ charge: 100, used: 0, taken: 0, mark });
+  const [first, second] = [level.take(100, limit, 0), level.take(100, limit, 0)];
+  level.settle(settled(first), limit, 0);
+  assert.equal(level.remaining(limit, TICKS_PER_MINUTE), 200);
+  level.take(200, limit, TICKS_PER_MINUTE);
+  level.settle(settled(second), limit, TICKS_PER_MINUTE);
+  assert.equal(level.remaining(limit, TICKS_PER_MINUTE), 0);
+
+  const slower: Rule = { ...limit, amount: 1 };
+  assert.equal(level.remaining(slower, TICKS_PER_MINUTE), 0);
+  assert.equal(level.remaining(slower, 2 * TICKS_PER_MINUTE), 1);
+});
 
 for (const window of ["gcra", "sliding"] as const) {
   const promise =
@@ -203,7 +249,7 @@ for (const window of ["gcra", "sliding"] as const) {
 
 test("gcra: what has leaked of a charge is not given back, so that others do not pass twice", () => {
   const limit: Rule = { amount: 60, burst: 100, strict: false };
-  const level = new LeakyBucket();
+  const level = new LeakyBucket(true);
   const mark = level.take(100, limit, 0);
   const half = 50 * TICKS_PER_SECOND;
   level.take(10, limit, half);
@@ -213,7 +259,7 @@ test("gcra: what has leaked of a charge is not given back, so that others do not
 
 test("numbers that change keep what was counted: less lets less pass at once, more lets more", () => {
   const before: Rule = { amount: 600, burst: 100, strict: false };
-  const level = new LeakyBucket();
+  const level = new LeakyBucket(true);
   level.take(90, before, 0);
   assert.equal(level.remaining({ ...before, burst: 95 }, 0), 5);
   assert.equal(level.remaining({ ...before, burst: 50 }, 0), 0);

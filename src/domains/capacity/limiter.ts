@@ -188,7 +188,8 @@ class Taken {
     const tick = this.#limiter.now();
     for (let index = 0; index < counters.length; index++) {
       const counter = counters[index] as Counter;
-      const limit = plan.limits[index] as Limit;
+      // As it is now, not as it was when the call began: a change holds for what is running too.
+      const { limit } = counter;
       counter.running--;
       counter.tick = tick;
       if (limit.dimension !== "tokens" && limit.dimension !== "concurrency") continue;

@@ -17,7 +17,8 @@ export interface Prefix {
 export function prefixesOf(request: ModelRequest, secret: Buffer): Prefix[] {
   const { model, fields } = request;
   const messages = Array.isArray(fields["messages"]) ? fields["messages"] : [];
-  const head = [request.dialect, model, fields["tools"] ?? null, fields["system"] ?? null];
+  const asked = Object.entries(fields).filter(([name]) => !NOT_OF_THE_PROMPT.has(name));
+  const head = [request.dialect, model, asked];
   const pieces = [head, ...messages.slice(0, MAX_PREFIXES), ...(messages.length > MAX_PREFIXES ? [messages.slice(MAX_PREFIXES)] : [])];
   let before = "";
   return pieces.map((piece) => {
@@ -26,6 +27,31 @@ export function prefixesOf(request: ModelRequest, secret: Buffer): Prefix[] {
     return { digest: before, tokens: Math.ceil(Buffer.byteLength(text) / BYTES_PER_TOKEN) };
   });
 }
+
+/** Fields that no template writes into the prompt. Every other one may stand before the messages, and so makes the prefix another. */
+const NOT_OF_THE_PROMPT: ReadonlySet<string> = new Set([
+  "messages",
+  "model",
+  "stream",
+  "stream_options",
+  "max_tokens",
+  "max_completion_tokens",
+  "metadata",
+  "user",
+  "safety_identifier",
+  "temperature",
+  "top_p",
+  "top_k",
+  "seed",
+  "n",
+  "stop",
+  "stop_sequences",
+  "frequency_penalty",
+  "presence_penalty",
+  "logit_bias",
+  "logprobs",
+  "top_logprobs",
+]);
 
 /** Prefixes that are told apart in one request; what follows them is one more. */
 const MAX_PREFIXES = 1_000;
@@ -37,6 +63,7 @@ export class PrefixLevel implements Level {
   readonly #rate: Level;
   /** Digest → the tick until which it is known, earliest first. */
   readonly #known = new Map<string, number>();
+  #knownUntil = 0;
 
   constructor(rate: Level) {
     this.#rate = rate;
@@ -50,9 +77,10 @@ export class PrefixLevel implements Level {
   }
 
   remember(prefixes: readonly Prefix[], tick: number): void {
+    this.#knownUntil = tick + KNOWN_TICKS;
     for (const { digest } of prefixes) {
       this.#known.delete(digest);
-      this.#known.set(digest, tick + KNOWN_TICKS);
+      this.#known.set(digest, this.#knownUntil);
     }
     for (const [digest, until] of this.#known) {
       if (until > tick && this.#known.size <= MAX_KNOWN) break;
@@ -81,7 +109,7 @@ export class PrefixLevel implements Level {
   }
 
   isFresh(rule: Rule, tick: number): boolean {
-    return this.#rate.isFresh(rule, tick) && (this.#known.values().toArray().at(-1) ?? 0) <= tick;
+    return this.#rate.isFresh(rule, tick) && this.#knownUntil <= tick;
   }
 }
 

@@ -23,7 +23,18 @@ export const auditLogPage = z.object({
   has_more: z.boolean(),
 });
 
-const ids = z.array(z.string().min(1).max(200)).min(1).max(100).optional();
+/** PostgreSQL stores no NUL. */
+const ids = z
+  .array(
+    z
+      .string()
+      .min(1)
+      .max(200)
+      .regex(/^[^\0]*$/, "must hold no NUL character"),
+  )
+  .min(1)
+  .max(100)
+  .optional();
 const time = z.coerce.number().int().nonnegative().max(253_402_300_799).optional();
 
 export const auditLogQuery = listQuery.extend({

@@ -72,6 +72,10 @@ async function append(file: string, text: string, clock: Clock): Promise<void> {
   try {
     await handle.appendFile(text);
     await handle.sync();
+  } catch (fault) {
+    // Else the next line would be glued to what a full disk left of this one.
+    cutTornLine(file);
+    throw fault;
   } finally {
     await handle.close();
   }

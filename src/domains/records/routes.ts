@@ -91,7 +91,12 @@ export function recordsRoutes(audit: AuditVerbs) {
 
 const route = routeBuilder<Proofs, TenantTransaction>();
 
-const text = z.string().min(1).max(200);
+/** PostgreSQL stores no NUL. */
+const text = z
+  .string()
+  .min(1)
+  .max(200)
+  .regex(/^[^\0]*$/, "must hold no NUL character");
 /** Up to the year 9999, beyond which times have no ISO form. */
 const second = z.coerce.number().int().nonnegative().max(253_402_300_799);
 
