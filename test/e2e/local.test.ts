@@ -1,28 +1,15 @@
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
-import path from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI from "openai";
 import { createModel, createTenancy, removeData, startAtriumProcess } from "../support/atrium.ts";
-
-const FILE = "SmolLM2-135M-Instruct.Q4_1.gguf";
-const models = process.env["ATRIUM_TEST_MODELS"];
-const plugin = path.join(import.meta.dirname, "..", "..", "plugins", "local", "node_modules");
-const missing =
-  models === undefined
-    ? "ATRIUM_TEST_MODELS does not name a folder of models"
-    : !existsSync(path.join(models, FILE))
-      ? `${FILE} is not in ATRIUM_TEST_MODELS`
-      : !existsSync(plugin)
-        ? "the local plug-in is not installed (npm run setup:local)"
-        : false;
+import { LOCAL_MODEL, modelsDirectory, noLocalModel } from "../support/local-model.ts";
 
 test(
   "the official SDK streams a chat through a real GGUF model: real tokens, real counts, cost recorded, usage visible, abort honoured",
-  { skip: missing, timeout: 120_000 },
+  { skip: noLocalModel, timeout: 120_000 },
   async (t) => {
-    const atrium = await startAtriumProcess({ viaNpm: true, environment: { ATRIUM_MODELS_DIR: models as string } });
+    const atrium = await startAtriumProcess({ viaNpm: true, environment: { ATRIUM_MODELS_DIR: modelsDirectory as string } });
     t.after(async () => {
       assert.equal(await atrium.stop(), 0, "SIGTERM through npm start drains and exits 0");
       await removeData(atrium.dataDirectory);
@@ -30,7 +17,7 @@ test(
     await createModel(atrium, {
       model: "smol",
       provider: "local",
-      upstreamModel: FILE,
+      upstreamModel: LOCAL_MODEL,
       price: { input: "0.10", output: "0.30" },
       options: { context_size: 2048, threads: 1 },
     });

@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
-import path from "node:path";
 import { test } from "node:test";
 import { createModel, createTenancy, removeData, startAtriumProcess } from "../../support/atrium.ts";
 import { anthropicClient, CALLERS, type Transcript } from "./callers.ts";
+import { LOCAL_MODEL, modelsDirectory, noLocalModel } from "../../support/local-model.ts";
 
 // Callers of both dialects against providers without a wire: `simulated`, and a real model in `local` where its file is at hand.
 
@@ -51,23 +50,11 @@ test("a simulated model says the same to both callers, plain and streamed: text,
   for (const other of seen.slice(1)) assert.deepEqual(other, seen[0]);
 });
 
-const FILE = "SmolLM2-135M-Instruct.Q4_1.gguf";
-const models = process.env["ATRIUM_TEST_MODELS"];
-const plugin = path.join(import.meta.dirname, "..", "..", "..", "plugins", "local", "node_modules");
-const missing =
-  models === undefined
-    ? "ATRIUM_TEST_MODELS does not name a folder of models"
-    : !existsSync(path.join(models, FILE))
-      ? `${FILE} is not in ATRIUM_TEST_MODELS`
-      : !existsSync(plugin)
-        ? "the local plug-in is not installed (npm run setup:local)"
-        : false;
-
 test(
   "a real local model answers both callers alike, and counts for Anthropic's SDK what it then bills",
-  { skip: missing, timeout: 120_000 },
+  { skip: noLocalModel, timeout: 120_000 },
   async (t) => {
-    const atrium = await startAtriumProcess({ environment: { ATRIUM_MODELS_DIR: models as string } });
+    const atrium = await startAtriumProcess({ environment: { ATRIUM_MODELS_DIR: modelsDirectory as string } });
     t.after(async () => {
       await atrium.stop();
       await removeData(atrium.dataDirectory);
@@ -75,7 +62,7 @@ test(
     await createModel(atrium, {
       model: "smol",
       provider: "local",
-      upstreamModel: FILE,
+      upstreamModel: LOCAL_MODEL,
       price: { input: "0.10", output: "0.30" },
       options: { context_size: 2048, threads: 1 },
     });
