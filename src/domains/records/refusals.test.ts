@@ -137,6 +137,24 @@ test("what the database did not take is written with the next flush, once", asyn
   );
 });
 
+test("a trail that cannot be written to keeps no other tenant's refusals from theirs", async () => {
+  const [broken, whole] = [makeId<TenantId>(), makeId<TenantId>()];
+  const inner = setting();
+  const forTenant = (async (tenant: TenantId, work: (tx: never) => Promise<unknown>) => {
+    if (tenant === broken) throw new Error("this tenant's rows are refused");
+    const values = (rows: Record<string, unknown>[]) => ({ execute: async () => void inner.written.push({ tenant, rows }) });
+    return work({ insertInto: () => ({ values }) } as never);
+  }) as unknown as RefusalsNeeds["database"]["forTenant"];
+  const { refusals, note } = setting({ database: { forTenant } });
+  note("permission_denied", { tenant: broken });
+  note("permission_denied", { tenant: whole });
+  await assert.rejects(refusals.flush(true), /are refused/);
+  assert.deepEqual(
+    inner.written.map(({ tenant }) => tenant),
+    [whole],
+  );
+});
+
 test("a revoked key and an expired one are recognised by their secret, and a guessed secret accuses nobody", (t) =>
   withDatabases(t, async (database, t) => {
     const connection = await database.open();

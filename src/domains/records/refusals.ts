@@ -83,14 +83,20 @@ export function createRefusals(needs: RefusalsNeeds): Refusals {
     size -= some.length;
     if (ofTenant.size === 0) noted.delete(tenant);
   };
+  const writeAll = async (tenant: TenantId, ofTenant: Map<string, Noted>, ended: readonly [string, Noted][]): Promise<void> => {
+    for (let from = 0; from < ended.length; from += ROWS_A_TRANSACTION)
+      await writeSome(tenant, ofTenant, ended.slice(from, from + ROWS_A_TRANSACTION));
+  };
   const flushOnce = async (all: boolean): Promise<void> => {
     const until = all ? Number.POSITIVE_INFINITY : minuteNow();
     await recognise(until);
+    let fault: unknown = null;
     for (const [tenant, ofTenant] of noted) {
       const ended = [...ofTenant].filter(([, { minute }]) => minute < until);
-      for (let from = 0; from < ended.length; from += ROWS_A_TRANSACTION)
-        await writeSome(tenant, ofTenant, ended.slice(from, from + ROWS_A_TRANSACTION));
+      // One trail that cannot be written to does not keep the others'.
+      await writeAll(tenant, ofTenant, ended).catch((thrown: unknown) => (fault = thrown));
     }
+    if (fault !== null) throw fault;
     if (dropped > 0)
       needs.log.warn({ refusals: dropped }, "more refusals at once than are kept: they are in the metric, not in the audit trails");
     dropped = 0;
