@@ -1,8 +1,6 @@
-import { writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
-import path from "node:path";
 import { type AtriumProcess, createModel, createTenancy, removeData, startAtriumProcess } from "../../test/support/atrium.ts";
-import { machine } from "../machine.ts";
+import { machine, publish } from "../machine.ts";
 import { isWhole, requestText } from "../overhead/load.ts";
 import { cpuSeconds, machineCpuSeconds, startScript, stopScripts, treeCpuSeconds, waitedSeconds } from "../process.ts";
 
@@ -64,8 +62,7 @@ try {
     "",
     ...sections,
   ].join("\n");
-  console.log(text);
-  writeFileSync(path.join(import.meta.dirname, "results.md"), text);
+  publish(import.meta.dirname, text);
 } finally {
   for (const server of servers) {
     await server.stop();
