@@ -32,7 +32,7 @@ interface Slice {
   /** ms, sorted. */
   readonly latencies: readonly number[];
   readonly errors: number;
-  /** Of its main thread, in cores: on a processor, and ready to run without one. */
+  /** Cores that all its threads had, and the share of the time in which its main thread was ready to run and had none. */
   readonly ran: number;
   readonly waited: number;
   /** Cores that processes took which are none of the bench's. */
@@ -57,7 +57,7 @@ try {
     "# What latency a governed call adds",
     "",
     `${machine()} Requests at fixed instants, latency from the instant each was due; medians over ${SLICES} slices of ${SLICE_MS / 1000} s, the targets in turn.`,
-    "`ran`, `waited`: what the gateway's main thread had of a core, and how long it was ready to run and had none, in cores.",
+    "`ran`: what the gateway's threads had of processors, in cores; `waited`: how long its main thread was ready to run and had none, of the time.",
     `Quiet slices are those in which processes that are not the bench's took at most ${OTHERS} of a core.`,
     "",
     ...sections,
@@ -93,13 +93,14 @@ async function startGateway(durability: string, upstream: string): Promise<Targe
 async function measure(targets: readonly Target[], rate: number): Promise<string[]> {
   const slices = new Map<Target, Slice[]>(targets.map((each) => [each, []]));
   for (let slice = 0; slice < SLICES; slice++) for (const each of targets) slices.get(each)?.push(await measureSlice(each, rate));
+  const quiet = new Map([...slices].map(([each, of]) => [each, of.filter(({ others }) => others <= OTHERS)]));
   return [
     `## ${rate} requests/s`,
     "",
     "| | slices | p50 ms | p99 ms | added p50 ms | added p99 ms | ran | waited | errors |",
     "|---|---|---|---|---|---|---|---|---|",
     ...rowsOf("", slices),
-    ...rowsOf(", quiet slices", new Map([...slices].map(([each, of]) => [each, of.filter(({ others }) => others <= OTHERS)]))),
+    ...([...quiet.values()].every((of) => of.length > 0) ? rowsOf(", quiet slices", quiet) : []),
     "",
   ];
 }
