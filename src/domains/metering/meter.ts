@@ -1,9 +1,9 @@
-import type { Dialect, Ending, FrameStream, ResponseBody, WholeBody } from "../../kernel/frame.ts";
+import type { Dialect, Ending, ResponseBody, WholeBody } from "../../kernel/frame.ts";
 import { NO_TOKENS } from "../../kernel/tokens.ts";
 import type { ProviderResponse } from "../providers/index.ts";
 import { countUsage } from "./decide.ts";
 import { type Held, heldOf, overloaded } from "./hold.ts";
-import type { Hold, MeteredResponse } from "./model.ts";
+import type { Hold, MeteredResponse, Settlement } from "./model.ts";
 import { Tally } from "./passed.ts";
 import type { Outcome } from "./settle.ts";
 import { type MeterNeeds, MeteredStream } from "./stream.ts";
@@ -12,18 +12,15 @@ import { type MeterNeeds, MeteredStream } from "./stream.ts";
  * Puts a provider's response behind its meter: the only place a MeteredResponse is minted. A stream is metered as it flows; a
  * whole body, or a count, is handed on once its SETTLE is durable, and the promise rejects with the problem `overloaded` when the journal cannot keep it.
  */
-export function meter(response: ProviderResponse, hold: Hold, needs: MeterNeeds): Promise<MeteredResponse> {
-  const { body } = response;
-  switch (body.kind) {
-    case "stream":
-      return Promise.resolve(meterStream(response, body.stream, hold, needs));
-    case "whole":
-      return settleNow(response, hold, needs, (held) => wholeOutcome(body.whole, hold, Math.round(needs.clock.monotonic() - held.heldAt)));
-    case "count":
-      return settleNow(response, hold, needs, () => COUNTED);
-    default:
-      return body satisfies never;
+export async function meter(response: ProviderResponse, hold: Hold, needs: MeterNeeds): Promise<MeteredResponse> {
+  const { wire, body } = response;
+  if (body.kind === "stream") {
+    const { promise: settled, resolve } = Promise.withResolvers<Settled>();
+    const stream = new MeteredStream(body.stream, wire, heldOf(hold), needs, (settlement, ending) => resolve({ settlement, ending }));
+    return mint({ wire, body: { kind: "stream", stream }, settled });
   }
+  const settlement = body.kind === "count" ? await settleCount(hold, needs) : await settleWhole(body.whole, hold, needs);
+  return mint({ wire, body, settled: Promise.resolve({ settlement, ending: COMPLETE }) });
 }
 
 function mint(response: { wire: Dialect | null; body: ResponseBody; settled: Promise<Settled> }): MeteredResponse {
@@ -33,33 +30,21 @@ function mint(response: { wire: Dialect | null; body: ResponseBody; settled: Pro
 type Settled = Awaited<MeteredResponse["settled"]>;
 const COMPLETE: Ending = { kind: "complete" };
 
-function meterStream({ wire }: ProviderResponse, upstream: FrameStream, hold: Hold, needs: MeterNeeds): MeteredResponse {
-  const { promise: settled, resolve } = Promise.withResolvers<Settled>();
-  const stream = new MeteredStream(upstream, wire, heldOf(hold), needs, (settlement, ending) => resolve({ settlement, ending }));
-  return mint({ wire, body: { kind: "stream", stream }, settled });
+function settleWhole(whole: WholeBody, hold: Hold, needs: MeterNeeds): Promise<Settlement> {
+  const held = heldOf(hold);
+  return settleNow(held, wholeOutcome(whole, hold, Math.round(needs.clock.monotonic() - held.heldAt)), needs);
 }
 
 /** Counting tokens uses none. */
-const COUNTED: Outcome = {
-  status: "completed",
-  usage: { tokens: NO_TOKENS, source: "reported" },
-  modelServed: null,
-  firstTokenMs: null,
-};
+function settleCount(hold: Hold, needs: MeterNeeds): Promise<Settlement> {
+  const usage: Outcome["usage"] = { tokens: NO_TOKENS, source: "reported" };
+  return settleNow(heldOf(hold), { status: "completed", usage, modelServed: null, firstTokenMs: null }, needs);
+}
 
-function settleNow(
-  { wire, body }: ProviderResponse,
-  hold: Hold,
-  { settler }: MeterNeeds,
-  outcomeOf: (held: Held) => Outcome,
-): Promise<MeteredResponse> {
-  return new Promise((resolve, reject) => {
-    const held = heldOf(hold);
-    const settlement = settler.settle(held, outcomeOf(held), (fault) => {
-      if (fault === null) resolve(mint({ wire, body, settled: Promise.resolve({ settlement, ending: COMPLETE }) }));
-      else reject(overloaded(fault));
-    });
-  });
+function settleNow(held: Held, outcome: Outcome, { settler }: MeterNeeds): Promise<Settlement> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const settlement = settler.settle(held, outcome, (fault) => (fault === null ? resolve() : reject(overloaded(fault))));
+  return promise.then(() => settlement);
 }
 
 /** What one piece says of itself. Its first token came with its last. */
