@@ -1,5 +1,6 @@
-import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
+import { Counter, Gauge, Registry, collectDefaultMetrics } from "prom-client";
 import type { CallEvent } from "./call-event.ts";
+import { Histogram } from "./histogram.ts";
 
 /** Numbers read when /metrics is scraped. */
 export interface Gauges {
@@ -28,16 +29,14 @@ export function createMetrics() {
   const duration = new Histogram({
     name: "atrium_call_duration_seconds",
     help: "From the request's arrival to its last byte.",
-    labelNames: ["endpoint"],
+    label: "endpoint",
     buckets: LATENCY_SECONDS,
-    registers,
   });
   const firstToken = new Histogram({
     name: "atrium_first_token_seconds",
     help: "From dispatch to the first frame.",
-    labelNames: ["provider"],
+    label: "provider",
     buckets: LATENCY_SECONDS,
-    registers,
   });
   const tokens = new Counter({ name: "atrium_tokens_total", help: "Tokens charged.", labelNames: ["provider", "direction"], registers });
   const charge = new Counter({
@@ -63,14 +62,14 @@ export function createMetrics() {
   const endpoints = new Map<string, ReturnType<typeof bindEndpoint>>();
   const providers = new Map<string, ReturnType<typeof bindProvider>>();
   const bindEndpoint = (endpoint: string) => ({
-    duration: duration.labels(endpoint),
+    duration: duration.of(endpoint),
     ended: { answered: new Map(), truncated: new Map(), client_left: new Map(), problem: new Map() } satisfies Record<
       CallEvent["outcome"],
       Map<number, Sum>
     >,
   });
   const bindProvider = (provider: string) => ({
-    firstToken: firstToken.labels(provider),
+    firstToken: firstToken.of(provider),
     input: sum(tokens.labels(provider, "input")),
     output: sum(tokens.labels(provider, "output")),
     charge: sum(charge.labels(provider)),
@@ -107,9 +106,9 @@ export function createMetrics() {
       gauge("atrium_limit_levels", "Limits and subjects that are counted in memory.", gauges.limitLevels);
     },
     /** Prometheus text format. */
-    render(): Promise<string> {
+    async render(): Promise<string> {
       for (const each of sums) each.handOver();
-      return registry.metrics();
+      return [await registry.metrics(), duration.render(), firstToken.render()].join("\n");
     },
     contentType: registry.contentType,
   };

@@ -1,5 +1,5 @@
 import type { Json, JsonObject } from "../../../../kernel/request.ts";
-import { NO_TOKENS, inputTokens, outputTokens, type TokenCounts, type Usage } from "../../../../kernel/tokens.ts";
+import { inputTokens, outputTokens, type TokenCounts, type Usage } from "../../../../kernel/tokens.ts";
 import { object } from "../read.ts";
 
 /**
@@ -14,29 +14,31 @@ export function parseUsage(value: Json | undefined): Usage | null {
   const completion = count(usage["completion_tokens"]);
   if (prompt === null || completion === null) return null;
   const promptDetails = object(usage["prompt_tokens_details"]);
-  const input = partition(prompt, [
-    count(promptDetails["cached_tokens"]) ?? count(usage["prompt_cache_hit_tokens"]) ?? 0,
-    count(promptDetails["cache_write_tokens"]) ?? 0,
-    count(promptDetails["audio_tokens"]) ?? 0,
-    count(promptDetails["image_tokens"]) ?? 0,
-  ]);
+  const input = new Total(prompt);
+  const cached = count(promptDetails["cached_tokens"]) ?? count(usage["prompt_cache_hit_tokens"]);
   const completionDetails = object(usage["completion_tokens_details"]);
-  const reasoning = count(completionDetails["reasoning_tokens"]) ?? count(usage["reasoning_tokens"]) ?? 0;
+  const thought = count(completionDetails["reasoning_tokens"]) ?? count(usage["reasoning_tokens"]) ?? 0;
   // xAI reports reasoning beside completion_tokens instead of inside it; its total gives that away.
-  const isBeside = reasoning > 0 && count(usage["total_tokens"]) === prompt + completion + reasoning;
-  const output = partition(isBeside ? completion + reasoning : completion, [reasoning, count(completionDetails["audio_tokens"]) ?? 0]);
+  const isBeside = thought > 0 && count(usage["total_tokens"]) === prompt + completion + thought;
+  const output = new Total(isBeside ? completion + thought : completion);
+  const cache_read = input.take(cached);
+  const cache_write_5m = input.take(count(promptDetails["cache_write_tokens"]));
+  const audio_input = input.take(count(promptDetails["audio_tokens"]));
+  const image = input.take(count(promptDetails["image_tokens"]));
+  const reasoning = output.take(thought);
+  const audio_output = output.take(count(completionDetails["audio_tokens"]));
   return {
     source: "reported",
     tokens: {
-      ...NO_TOKENS,
       input_uncached: input.rest,
-      cache_read: input.parts[0] ?? 0,
-      cache_write_5m: input.parts[1] ?? 0,
-      audio_input: input.parts[2] ?? 0,
-      image: input.parts[3] ?? 0,
+      cache_read,
+      cache_write_5m,
+      cache_write_1h: 0,
       output: output.rest,
-      reasoning: output.parts[0] ?? 0,
-      audio_output: output.parts[1] ?? 0,
+      reasoning,
+      audio_input,
+      audio_output,
+      image,
     },
   };
 }
@@ -71,12 +73,18 @@ function count(value: Json | undefined): number | null {
   return typeof value === "number" && Number.isSafeInteger(value) && value >= 0 && value <= MAX_REPORTED_TOKENS ? value : null;
 }
 
-function partition(total: number, wanted: readonly number[]): { rest: number; parts: number[] } {
-  let rest = total;
-  const parts = wanted.map((amount) => {
-    const given = Math.min(amount, rest);
-    rest -= given;
+class Total {
+  /** What no detail has claimed. */
+  rest: number;
+
+  constructor(tokens: number) {
+    this.rest = tokens;
+  }
+
+  /** As much of a detail's claim as is left. */
+  take(claimed: number | null): number {
+    const given = Math.min(claimed ?? 0, this.rest);
+    this.rest -= given;
     return given;
-  });
-  return { rest, parts };
+  }
 }
