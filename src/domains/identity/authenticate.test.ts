@@ -7,9 +7,11 @@ import { systemRandom } from "../../kernel/random.ts";
 import { type AuthenticateNeeds, createAuthenticate, hashKey } from "./authenticate.ts";
 import { newKeyId, newKeySecret, renderKey } from "./key-format.ts";
 import type { KeyRecord, Principal } from "./model.ts";
+import type { Origin } from "./origin.ts";
 import { openSession } from "./session.ts";
 
 const PEPPER = Buffer.alloc(32, 7);
+const HERE: Origin = { family: "chat.completions", address: "127.0.0.1" };
 const TENANT = "01890000-0000-7000-8000-00000000000a" as TenantId;
 
 interface World {
@@ -56,6 +58,9 @@ function makeKey(fields: Partial<KeyRecord> = {}): { key: string; record: KeyRec
     permissions: new Set(),
     models: null,
     expiresAt: null,
+    routes: null,
+    networks: null,
+    member: null,
     ...fields,
   };
   return { key, record };
@@ -75,7 +80,7 @@ test("a key the snapshot knows is answered synchronously, and asks the database 
   const { state, authenticate } = world();
   const { key, record } = makeKey();
   state.known.set(record.id, record);
-  const principal = authenticate(key);
+  const principal = authenticate(key, HERE);
   assert.ok(!(principal instanceof Promise));
   assert.equal(principal.id, record.id);
   assert.equal(principal.tenant, TENANT);
@@ -103,7 +108,7 @@ test("no, malformed, unknown and wrong keys get one answer", async () => {
     "atr_",
   ]) {
     await assert.rejects(
-      async () => authenticate(credential),
+      async () => authenticate(credential, HERE),
       (error) => {
         assert.ok(error instanceof Problem);
         assert.equal(error.code, "invalid_api_key");
@@ -119,28 +124,28 @@ test("an expired key says so to its holder, and to nobody else", async () => {
   const { state, authenticate } = world();
   const { key, record } = makeKey({ expiresAt: 2000 });
   state.known.set(record.id, record);
-  assert.equal(await codeOf(() => authenticate(key)), "none");
+  assert.equal(await codeOf(() => authenticate(key, HERE)), "none");
   state.now = 2000;
-  assert.equal(await codeOf(() => authenticate(key)), "expired_api_key");
-  assert.equal(await codeOf(() => authenticate(renderKey(record.id, newKeySecret(systemRandom)))), "invalid_api_key");
+  assert.equal(await codeOf(() => authenticate(key, HERE)), "expired_api_key");
+  assert.equal(await codeOf(() => authenticate(renderKey(record.id, newKeySecret(systemRandom)), HERE)), "invalid_api_key");
 });
 
 test("the bootstrap key is a platform admin of that value, and an unset one opens nothing", async () => {
   const bootstrapKey = "a-bootstrap-key-of-32-characters-or-more";
   const { authenticate } = world({ bootstrapKey });
-  const principal = (await authenticate(bootstrapKey)) as Principal;
+  const principal = (await authenticate(bootstrapKey, HERE)) as Principal;
   assert.equal(principal.kind, "bootstrap");
   assert.equal(principal.tenant, PLATFORM_TENANT);
-  assert.equal(await codeOf(() => authenticate(bootstrapKey.slice(1))), "invalid_api_key");
-  assert.equal(await codeOf(() => world().authenticate(bootstrapKey)), "invalid_api_key");
-  assert.equal(await codeOf(() => world().authenticate("")), "invalid_api_key");
+  assert.equal(await codeOf(() => authenticate(bootstrapKey.slice(1), HERE)), "invalid_api_key");
+  assert.equal(await codeOf(() => world().authenticate(bootstrapKey, HERE)), "invalid_api_key");
+  assert.equal(await codeOf(() => world().authenticate("", HERE)), "invalid_api_key");
 });
 
 test("a key made on another process works at once, with one look-up for all who ask", async () => {
   const { state, authenticate } = world();
   const { key, record } = makeKey();
   state.elsewhere.set(record.id, record);
-  const principals = await Promise.all(Array.from({ length: 100 }, async () => authenticate(key)));
+  const principals = await Promise.all(Array.from({ length: 100 }, async () => authenticate(key, HERE)));
   assert.ok(principals.every((principal) => principal.id === record.id));
   assert.equal(state.lookups, 1);
   assert.equal(state.refreshes, 1);
@@ -149,17 +154,17 @@ test("a key made on another process works at once, with one look-up for all who 
 test("an unknown key is looked up once a second, and an unknown id never refreshes the configuration", async () => {
   const { state, authenticate } = world();
   const { key } = makeKey();
-  for (let attempt = 0; attempt < 50; attempt += 1) assert.equal(await codeOf(() => authenticate(key)), "invalid_api_key");
+  for (let attempt = 0; attempt < 50; attempt += 1) assert.equal(await codeOf(() => authenticate(key, HERE)), "invalid_api_key");
   assert.equal(state.lookups, 1);
   state.now += 1000;
-  assert.equal(await codeOf(() => authenticate(key)), "invalid_api_key");
+  assert.equal(await codeOf(() => authenticate(key, HERE)), "invalid_api_key");
   assert.equal(state.lookups, 2);
   assert.equal(state.refreshes, 0);
 });
 
 test("look-ups of unknown keys at once are bounded: the rest are asked to come back", async () => {
   const { state, authenticate } = world();
-  const codes = await Promise.all(Array.from({ length: 400 }, () => codeOf(() => authenticate(makeKey().key))));
+  const codes = await Promise.all(Array.from({ length: 400 }, () => codeOf(() => authenticate(makeKey().key, HERE))));
   assert.equal(codes.filter((code) => code === "overloaded").length, 400 - 256);
   assert.equal(state.lookups, 256);
 });
@@ -169,8 +174,8 @@ test("while the database is away an unknown key is 503, not 401, and a known one
   state.away = true;
   const known = makeKey();
   state.known.set(known.record.id, known.record);
-  assert.equal(await codeOf(() => authenticate(makeKey().key)), "overloaded");
-  assert.equal(await codeOf(() => authenticate(known.key)), "none");
+  assert.equal(await codeOf(() => authenticate(makeKey().key, HERE)), "overloaded");
+  assert.equal(await codeOf(() => authenticate(known.key, HERE)), "none");
 });
 
 test("past the staleness bound no key is trusted", async () => {
@@ -178,9 +183,9 @@ test("past the staleness bound no key is trusted", async () => {
   const { key, record } = makeKey();
   state.known.set(record.id, record);
   state.staleness = 900_000;
-  assert.equal(await codeOf(() => authenticate(key)), "none");
+  assert.equal(await codeOf(() => authenticate(key, HERE)), "none");
   state.staleness = 900_001;
-  assert.equal(await codeOf(() => authenticate(key)), "overloaded");
+  assert.equal(await codeOf(() => authenticate(key, HERE)), "overloaded");
 });
 
 test("what is stored is HMAC-SHA256 of the key under the pepper", () => {
@@ -202,7 +207,7 @@ test("authenticating a known key costs microseconds", (t) => {
   const { key, record } = makeKey();
   state.known.set(record.id, record);
   const start = performance.now();
-  for (let call = 0; call < 20_000; call += 1) authenticate(key);
+  for (let call = 0; call < 20_000; call += 1) authenticate(key, HERE);
   const microseconds = ((performance.now() - start) / 20_000) * 1000;
   t.diagnostic(`${microseconds.toFixed(1)} µs a call`);
   // Measured 6 µs on two busy cores; the limit only catches a change of kind, such as a slow hash.

@@ -1,10 +1,12 @@
 import { createHmac, createSecretKey, hash as digest, type KeyObject, randomBytes, timingSafeEqual } from "node:crypto";
 import type { Clock } from "../../kernel/clock.ts";
-import { type KeyId, PLATFORM_TENANT, type TenantId } from "../../kernel/ids.ts";
+import { type KeyId, PLATFORM_TENANT, type ProjectId, type TenantId } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
 import { parseKeyId } from "./key-format.ts";
-import type { KeyRecord, Principal } from "./model.ts";
-import { ROLES } from "./permissions.ts";
+import type { KeyRecord, MemberRecord, Principal } from "./model.ts";
+import { admit, type Origin } from "./origin.ts";
+import { type Permission, ROLES } from "./permissions.ts";
+import { permissionsIn } from "./source.ts";
 
 export interface AuthenticateNeeds {
   /** HMAC key of everything stored about keys, 32 bytes. */
@@ -23,8 +25,11 @@ export interface AuthenticateNeeds {
   readonly stalenessBoundMs: number;
 }
 
-/** Who presents this. Synchronous when the snapshot knows the key, which is every call but a new key's first. Throws Problem, or rejects with one. */
-export type Authenticate = (credential: string | null) => Principal | Promise<Principal>;
+/**
+ * Who presents this, there and from there. Synchronous when the snapshot knows the key, which is every call but a new key's first.
+ * Throws Problem, or rejects with one: invalid_api_key, expired_api_key, permission_denied (not this key's endpoint), overloaded.
+ */
+export type Authenticate = (credential: string | null, from: Origin) => Principal | Promise<Principal>;
 
 export function createAuthenticate(needs: AuthenticateNeeds): Authenticate {
   // As a KeyObject: 4 µs an HMAC, against 16 µs with the key in a Buffer.
@@ -36,26 +41,31 @@ export function createAuthenticate(needs: AuthenticateNeeds): Authenticate {
   const check = (hash: Buffer, record: KeyRecord | undefined): Principal => {
     const same = timingSafeEqual(hash, record === undefined ? dummyHash : Buffer.from(record.hash, "latin1"));
     if (record === undefined || !same) throw new Problem("invalid_api_key");
-    return unexpired(record, principalOf(record));
+    return principalOfKey(record);
   };
-  const unexpired = (record: KeyRecord, principal: Principal): Principal => {
+  const usable = (record: KeyRecord, principal: Principal, from: Origin): Principal => {
+    if (record.networks !== null || record.routes !== null) admit(record, from);
     if (record.expiresAt !== null && needs.clock.now() >= record.expiresAt) throw new Problem("expired_api_key");
     return principal;
   };
-  return (credential) => {
+  const checked = (hash: Buffer, record: KeyRecord | undefined, from: Origin): Principal => {
+    const principal = check(hash, record);
+    return usable(principal.key as KeyRecord, principal, from);
+  };
+  return (credential, from) => {
     if (needs.stalenessMs() > needs.stalenessBoundMs)
       throw new Problem("overloaded", { message: STALE, retryAfterSeconds: RETRY_AFTER_SECONDS });
     const text = credential === null || credential.length > MAX_CREDENTIAL_LENGTH ? "" : credential;
     const id = parseKeyId(text);
     const record = id === null ? undefined : needs.knownKey(id);
     const known = record === undefined ? null : proven.find(record, text);
-    if (record !== undefined && known !== null) return unexpired(record, known);
+    if (record !== undefined && known !== null) return usable(record, known, from);
     const hash = hashKey(pepper, text);
     if (bootstrapHash !== null && timingSafeEqual(hash, bootstrapHash)) return BOOTSTRAP;
-    if (record !== undefined) return proven.remember(record, text, check(hash, record));
-    if (id === null) return check(hash, record);
+    if (record !== undefined) return usable(record, proven.remember(record, text, check(hash, record)), from);
+    if (id === null) return checked(hash, undefined, from);
     const elsewhere = findElsewhere(id);
-    return elsewhere === undefined ? check(hash, undefined) : elsewhere.then((found) => check(hash, found));
+    return elsewhere === undefined ? checked(hash, undefined, from) : elsewhere.then((found) => checked(hash, found, from));
   };
 }
 
@@ -123,27 +133,73 @@ function createLookup(needs: AuthenticateNeeds): (id: KeyId) => Promise<KeyRecor
   };
 }
 
-function principalOf(record: KeyRecord): Principal {
-  return {
-    kind: "key",
-    id: record.id,
+export function principalOfKey(record: KeyRecord): Principal {
+  const { member } = record;
+  return principalOf({
+    kind: member === null ? "key" : member.kind,
+    id: member === null ? record.id : member.id,
     key: record,
+    member,
     tenant: record.tenant,
     project: record.project,
     permissions: record.permissions,
     models: record.models,
-  } as unknown as Principal;
+  });
 }
 
-const BOOTSTRAP = Object.freeze({
+/**
+ * The principal that a member is without a key, in a project or above them; one for each record of the snapshot, so that it ends
+ * with the member's rights. Whoever asks has made sure of the member.
+ */
+export function principalOfMember(member: MemberRecord, project: ProjectId | null): Principal {
+  let made = ofMembers.get(member);
+  if (made === undefined) ofMembers.set(member, (made = new Map()));
+  let principal = made.get(project);
+  if (principal === undefined) {
+    principal = principalOf({
+      kind: member.kind,
+      id: member.id,
+      key: null,
+      member,
+      tenant: member.tenant,
+      project,
+      permissions: permissionsIn(member, project),
+      models: null,
+    });
+    if (made.size < MAX_PROJECTS) made.set(project, principal);
+  }
+  return principal;
+}
+
+const ofMembers = new WeakMap<MemberRecord, Map<ProjectId | null, Principal>>();
+const MAX_PROJECTS = 100;
+
+interface PrincipalFacts {
+  readonly kind: Principal["kind"];
+  readonly id: string;
+  readonly key: KeyRecord | null;
+  readonly member: MemberRecord | null;
+  readonly tenant: TenantId;
+  readonly project: ProjectId | null;
+  readonly permissions: ReadonlySet<Permission>;
+  readonly models: ReadonlySet<string> | null;
+}
+
+/** The one place that mints a principal. */
+function principalOf(facts: PrincipalFacts): Principal {
+  return facts as unknown as Principal;
+}
+
+export const BOOTSTRAP = principalOf({
   kind: "bootstrap",
   id: "bootstrap",
   key: null,
+  member: null,
   tenant: PLATFORM_TENANT,
   project: null,
   permissions: new Set(ROLES.platform_admin),
   models: null,
-}) as unknown as Principal;
+});
 
 const STALE = "This server has lost sight of its configuration for too long to trust a key. Retry later.";
 const RETRY_AFTER_SECONDS = 1;

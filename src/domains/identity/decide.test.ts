@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { PLATFORM_TENANT, type TenantId } from "../../kernel/ids.ts";
-import { type Authority, authorize, decideKey, type KeyPlace, permissionsInPlace } from "./decide.ts";
+import { type Authority, authorize, decideKey, decideRoles, type KeyPlace, permissionsInPlace } from "./decide.ts";
+import { networksOf, type RouteFamily } from "./origin.ts";
 import { PERMISSIONS, type Permission, ROLES } from "./permissions.ts";
 
 const A = "01890000-0000-7000-8000-00000000000a" as TenantId;
@@ -14,6 +15,8 @@ const holder = (tenant: TenantId, permissions: readonly Permission[], rest: Part
   permissions: new Set(permissions),
   models: null,
   expiresAt: null,
+  routes: null,
+  networks: null,
   ...rest,
 });
 const admin = holder(PLATFORM_TENANT, ROLES.platform_admin);
@@ -42,6 +45,8 @@ const request = (place: KeyPlace, permissions: readonly string[], rest: { models
   permissions,
   models: rest.models ?? null,
   expiresAt: rest.expiresAt ?? null,
+  routes: null,
+  ipRanges: null,
 });
 
 test("who may make which key", () => {
@@ -86,6 +91,39 @@ test("who may make which key", () => {
     ["as long", { ...tenantAdmin, expiresAt: 100 }, request("project", ["developer"], { expiresAt: 100 }), "granted"],
   ];
   for (const [name, creator, asked, kind] of cases) assert.equal(decideKey(creator, asked).kind, kind, name);
+});
+
+test("a key is for no more endpoints and from no more addresses than its creator", () => {
+  const bounded = holder(A, ROLES.tenant_admin, { routes: new Set(["admin", "models"]), networks: [networksOf(["10.0.0.0/8"])] });
+  const ask = (routes: RouteFamily[] | null, ipRanges: string[] | null) => {
+    const decision = decideKey(bounded, { ...request("tenant", ["tenant_admin"]), routes, ipRanges });
+    return decision.kind === "beyond_creator" ? decision.what : decision.kind;
+  };
+  assert.equal(ask(["models"], ["10.1.0.0/16", "10.2.3.4"]), "granted");
+  assert.equal(ask(null, ["10.1.0.0/16"]), "routes", "every endpoint is more");
+  assert.equal(ask(["messages"], ["10.1.0.0/16"]), "routes");
+  assert.equal(ask(["models"], null), "ip_ranges", "anywhere is more");
+  assert.equal(ask(["models"], ["10.1.0.0/16", "192.0.2.1"]), "ip_ranges");
+  assert.equal(ask(["models"], ["0.0.0.0/0"]), "ip_ranges");
+});
+
+test("a role is given where it belongs, and by whoever holds all that it gives there", () => {
+  const cases: readonly [Parameters<typeof decideRoles>[0], KeyPlace, string, string][] = [
+    [tenantAdmin, "tenant", "tenant_admin", "granted"],
+    [tenantAdmin, "project", "tenant_admin", "granted"],
+    [tenantAdmin, "tenant", "platform_engineer", "wrong_place"],
+    [admin, "project", "platform_admin", "wrong_place"],
+    [admin, "platform", "developer", "wrong_place"],
+    [admin, "platform", "platform_engineer", "granted"],
+    [admin, "platform", "auditor", "granted"],
+    [admin, "tenant", "developer", "granted"],
+    [holder(A, ["members:write"]), "tenant", "reviewer", "beyond_granter"],
+    [holder(A, ["members:write", "projects:read"]), "tenant", "reviewer", "granted"],
+    // As far as a project goes, an administrator calls models and reads usage.
+    [holder(A, ["members:write", "models:call", "usage:read"]), "project", "tenant_admin", "granted"],
+    [holder(A, ["members:write"]), "tenant", "owner", "unknown_role"],
+  ];
+  for (const [granter, place, role, kind] of cases) assert.equal(decideRoles(granter, place, [role]).kind, kind, `${role} of a ${place}`);
 });
 
 const permissionSets = fc.subarray(all);

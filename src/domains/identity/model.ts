@@ -1,5 +1,6 @@
 import type { Brand } from "../../kernel/brand.ts";
-import type { KeyId, ProjectId, TenantId } from "../../kernel/ids.ts";
+import type { KeyId, MemberId, ProjectId, TenantId } from "../../kernel/ids.ts";
+import type { RouteFamily, Networks } from "./origin.ts";
 import type { Permission } from "./permissions.ts";
 
 /** An API key as the configuration snapshot holds it. */
@@ -10,25 +11,48 @@ export interface KeyRecord {
   readonly project: ProjectId | null;
   /** HMAC-SHA256 of the whole key under the server's pepper: 32 bytes in latin1, 50 in memory where a Buffer is 250 with what it keeps alive. */
   readonly hash: string;
+  /** As all below: what its row says, and its creator and its service account still hold. */
   readonly permissions: ReadonlySet<Permission>;
   /** Model names the key may call; null for every model its tenant may use. */
   readonly models: ReadonlySet<string> | null;
   /** ms since the epoch; null never. */
   readonly expiresAt: number | null;
+  /** Null for every endpoint that its permissions open. */
+  readonly routes: ReadonlySet<RouteFamily> | null;
+  /** Each must hold the caller's address; null for any address. */
+  readonly networks: readonly Networks[] | null;
+  /** The service account that calls with it. */
+  readonly member: MemberRecord | null;
 }
 
-/** The identity domain's part of one tenant's snapshot: its live keys. */
+/** A person or a service account, as the configuration snapshot holds it: names and addresses stay in its row. */
+export interface MemberRecord {
+  readonly id: MemberId;
+  readonly tenant: TenantId;
+  readonly kind: "user" | "service_account";
+  /** A service account's; null for people. */
+  readonly project: ProjectId | null;
+  /** Over the whole tenant. */
+  readonly permissions: ReadonlySet<Permission>;
+  /** In one project, beside those. */
+  readonly projects: ReadonlyMap<ProjectId, ReadonlySet<Permission>>;
+}
+
+/** The identity domain's part of one tenant's snapshot: its live keys and members. */
 export interface IdentityPart {
   readonly keys: ReadonlyMap<KeyId, KeyRecord>;
+  readonly members: ReadonlyMap<MemberId, MemberRecord>;
 }
 
 /** Who is calling. Minted only by this domain's `authenticate`. */
 export type Principal = Brand<
   {
-    readonly kind: "key" | "bootstrap";
-    /** The key's id, or `bootstrap`. For rows and logs. */
+    readonly kind: "key" | "bootstrap" | "user" | "service_account";
+    /** The id of the key or of the member, or `bootstrap`. For rows and logs. */
     readonly id: string;
+    /** What it came with; null for a session or a token. */
     readonly key: KeyRecord | null;
+    readonly member: MemberRecord | null;
     readonly tenant: TenantId;
     readonly project: ProjectId | null;
     readonly permissions: ReadonlySet<Permission>;

@@ -4,18 +4,39 @@ import type { ProjectId } from "../../kernel/ids.ts";
 import { type Answer, routeBuilder } from "../../kernel/route.ts";
 import type { TenantTransaction } from "../../storage/database/index.ts";
 import { archivedAnswer, deletedView, listQuery, NO_QUERY, pageOf, pathPart, unixSeconds } from "../../storage/snapshot/index.ts";
+import type { InvitationVerbs } from "./invitations.ts";
+import { memberRoutes } from "./member-routes.ts";
+import type { MemberVerbs } from "./members.ts";
 import type { Proofs } from "./model.ts";
+import { inviteRoutes } from "./organization/invites.ts";
+import { organizationKeyRoutes, type OrganizationKeysNeeds } from "./organization/keys.ts";
+import { serviceAccountRoutes, type ServiceAccountRoutesNeeds } from "./organization/service-accounts.ts";
+import { userRoutes } from "./organization/users.ts";
+import { parseNetwork, ROUTE_FAMILIES, type RouteFamily } from "./origin.ts";
 import { PERMISSIONS, ROLES } from "./permissions.ts";
 import type { CreatedKey, KeyVerbs, KeyView, NewKey } from "./service.ts";
 
-export interface IdentityRoutesNeeds {
-  readonly keys: KeyVerbs;
+export interface IdentityRoutesNeeds extends OrganizationKeysNeeds, ServiceAccountRoutesNeeds {
+  readonly members: MemberVerbs;
+  readonly invitations: InvitationVerbs;
   /** The live project a path names, by name or id. Throws Problem not_found. */
   readonly projectOf: (tx: TenantTransaction, project: string) => Promise<ProjectId>;
 }
 
-/** The same five verbs on keys of a project, keys above projects, and the platform's own. */
+/** Keys and members below /admin/v1, and a tenant's own below /v1/organization in OpenAI's shapes. */
 export function identityRoutes(needs: IdentityRoutesNeeds) {
+  return [
+    ...allKeyRoutes(needs),
+    ...memberRoutes(needs.members),
+    ...userRoutes(needs),
+    ...inviteRoutes(needs.invitations),
+    ...organizationKeyRoutes(needs),
+    ...serviceAccountRoutes(needs),
+  ];
+}
+
+/** The same five verbs on keys of a project, keys above projects, and the platform's own. */
+function allKeyRoutes(needs: Pick<IdentityRoutesNeeds, "keys" | "projectOf">) {
   const tenant = z.strictObject({ tenant: pathPart });
   const project = tenant.extend({ project: pathPart });
   return [
@@ -185,11 +206,33 @@ const expiry = z
   .union([unixSeconds.max(LAST_SECOND), z.iso.datetime({ offset: true })])
   .describe("Unix seconds, or an ISO 8601 time; null never.");
 
+const routeFamilies = z
+  .array(z.enum(Object.keys(ROUTE_FAMILIES) as RouteFamily[]))
+  .min(1)
+  .max(Object.keys(ROUTE_FAMILIES).length)
+  .describe(
+    `The endpoints it may call, null for all that its permissions open. ${Object.entries(ROUTE_FAMILIES)
+      .map(([name, paths]) => `${name}: ${paths}`)
+      .join("; ")}.`,
+  );
+const ipRanges = z
+  .array(
+    z
+      .string()
+      .max(64)
+      .refine((text) => parseNetwork(text) !== null, "must be an address or a CIDR such as 203.0.113.0/24"),
+  )
+  .min(1)
+  .max(100)
+  .describe("Where it may be used from: addresses and CIDRs, null for anywhere. From elsewhere it is answered as an unknown key is.");
+
 interface KeyCreation {
   name?: string | undefined;
   permissions: string[];
   models?: string[] | null | undefined;
   expires_at?: string | number | null | undefined;
+  routes?: RouteFamily[] | null | undefined;
+  ip_ranges?: string[] | null | undefined;
 }
 
 const tenantKeyCreation = z.strictObject({
@@ -197,12 +240,16 @@ const tenantKeyCreation = z.strictObject({
   permissions: permissionNames.default(["developer"]),
   models: modelNames.nullable().optional(),
   expires_at: expiry.nullable().optional(),
+  routes: routeFamilies.nullable().optional(),
+  ip_ranges: ipRanges.nullable().optional(),
 });
 
 const platformKeyCreation = z.strictObject({
   name: z.string().min(1).max(BOUNDS.nameLength).optional(),
   permissions: permissionNames,
   expires_at: expiry.nullable().optional(),
+  routes: routeFamilies.nullable().optional(),
+  ip_ranges: ipRanges.nullable().optional(),
 });
 
 const rotation = z.strictObject({
@@ -220,6 +267,9 @@ const keyView = z.object({
   name: z.string(),
   permissions: z.array(z.string()),
   models: z.array(z.string()).nullable(),
+  routes: z.array(z.string()).nullable(),
+  ip_ranges: z.array(z.string()).nullable(),
+  service_account: z.string().nullable().describe("The service account that calls with it."),
   expires_at: unixSeconds.nullable(),
   grace_until: unixSeconds.nullable(),
   created_by: z.string(),
@@ -228,7 +278,8 @@ const keyView = z.object({
 const createdKey = keyView.extend({ key: z.string() });
 
 function fieldsOf(body: KeyCreation): NewKey {
-  return { name: body.name, permissions: body.permissions, models: body.models ?? null, expiresAt: toMs(body.expires_at) };
+  const { name, permissions, models, routes, ip_ranges: ranges } = body;
+  return { name, permissions, models: models ?? null, expiresAt: toMs(body.expires_at), routes, ipRanges: ranges };
 }
 
 function toMs(time: string | number | null | undefined): number | null | undefined {

@@ -1,5 +1,5 @@
 import type { Clock } from "../../kernel/clock.ts";
-import { type KeyId, PLATFORM_TENANT, type ProjectId, type TenantId, type Uuid } from "../../kernel/ids.ts";
+import { type KeyId, type MemberId, PLATFORM_TENANT, type ProjectId, type TenantId, type Uuid } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
 import type { RandomBytes } from "../../kernel/random.ts";
 import { bumpConfig, type Database, type TenantTransaction, tenantOf } from "../../storage/database/index.ts";
@@ -10,7 +10,22 @@ import { hashKey } from "./authenticate.ts";
 import { type Authority, decideKey, type KeyDecision, type KeyRequest, placeOf } from "./decide.ts";
 import { isKeyId, newKeyId, newKeySecret, renderKey } from "./key-format.ts";
 import type { Allowed, Principal } from "./model.ts";
-import { findKey, findKeyForUpdate, insertKey, type KeyRow, listKeys, setGrace, setProjectRevoked, setRevoked } from "./store.ts";
+import { removeServiceAccountsOf } from "./member-store.ts";
+import type { WriteMembers } from "./members.ts";
+import type { RouteFamily } from "./origin.ts";
+import {
+  creatorOf,
+  findKey,
+  findKeyForUpdate,
+  handOver,
+  insertKey,
+  type KeyRow,
+  listKeys,
+  setGrace,
+  setMemberRevoked,
+  setProjectRevoked,
+  setRevoked,
+} from "./store.ts";
 
 export interface KeyVerbsNeeds {
   readonly pepper: Buffer;
@@ -32,6 +47,10 @@ export interface NewKey {
   readonly models: readonly string[] | null;
   /** ms since the epoch; absent: as long as its creator's key. */
   readonly expiresAt?: number | null | undefined;
+  /** Absent: as its creator's key. */
+  readonly routes?: readonly RouteFamily[] | null | undefined;
+  /** CIDRs; absent: as its creator's key. */
+  readonly ipRanges?: readonly string[] | null | undefined;
 }
 
 /** Everything but the secret. Times in Unix seconds. */
@@ -40,6 +59,9 @@ export interface KeyView {
   readonly name: string;
   readonly permissions: string[];
   readonly models: string[] | null;
+  readonly routes: string[] | null;
+  readonly ip_ranges: string[] | null;
+  readonly service_account: string | null;
   readonly expires_at: number | null;
   readonly grace_until: number | null;
   readonly created_by: string;
@@ -60,7 +82,7 @@ export interface KeyVerbs {
     tx: TenantTransaction,
     allowed: ReadKeys,
     project: ProjectId | null,
-    page: { limit: number; after?: string | undefined },
+    page: { limit: number; after?: string | undefined; order?: "asc" | "desc" },
   ): Promise<Page<KeyView>>;
   /** Returns the key as it was. */
   revoke(tx: TenantTransaction, allowed: WriteKeys, project: ProjectId | null, id: string): Promise<KeyView>;
@@ -72,34 +94,43 @@ export interface KeyVerbs {
     id: string,
     graceMs: number,
   ): Promise<{ before: KeyView; created: CreatedKey }>;
-  /** For the archiving of a project: its keys end with it. */
+  /** For the archiving of a project: its keys and service accounts end with it. */
   revokeProject(tx: TenantTransaction, project: ProjectId): Promise<void>;
+  /** For the removal of a service account. */
+  revokeMember(tx: TenantTransaction, member: MemberId): Promise<void>;
+}
+
+/** Keys that a service account calls with: the proof is that of whoever manages the account. */
+export interface ServiceAccountKeys {
+  /** `names`: role and permission names, which count as far as the account's roles go. Throws Problem. */
+  createFor(
+    tx: TenantTransaction,
+    allowed: WriteMembers,
+    project: ProjectId,
+    account: MemberId,
+    names: readonly string[],
+    fields: Pick<NewKey, "name" | "expiresAt">,
+  ): Promise<CreatedKey>;
+}
+
+export function createServiceAccountKeys(needs: KeyVerbsNeeds): ServiceAccountKeys {
+  return {
+    createFor: (tx, allowed, project, account, names, fields) =>
+      makeKey(needs, tx, allowed.principal, { project, member: account }, { ...fields, permissions: names, models: null }),
+  };
 }
 
 export function createKeyVerbs(needs: KeyVerbsNeeds): KeyVerbs {
   const ringOf = (tx: TenantTransaction): TenantKeyring => needs.keyring(tenantOf(tx));
   return {
-    async create(tx, allowed, project, fields) {
-      const creator = authorityOf(allowed.principal);
-      const expiresAt = fields.expiresAt === undefined ? creator.expiresAt : fields.expiresAt;
-      if (expiresAt !== null && expiresAt <= needs.clock.now())
-        throw invalid("expires_at", "'expires_at' has passed. Choose a time to come, or null.");
-      const request: KeyRequest = {
-        place: placeOf(tenantOf(tx), project),
-        permissions: fields.permissions,
-        models: fields.models,
-        expiresAt,
-      };
-      refuse(decideKey(creator, request), request);
-      return addKey(needs, tx, ringOf(tx), { ...request, project, name: fields.name, createdBy: allowed.principal.id });
-    },
+    create: (tx, allowed, project, fields) => makeKey(needs, tx, allowed.principal, { project, member: null }, fields),
 
     async get(tx, _allowed, project, id) {
       return viewOf(ringOf(tx), existing(isKeyId(id) ? await findKey(tx, project, id) : undefined));
     },
 
     async list(tx, _allowed, project, page) {
-      const rows = await listKeys(tx, project, cursor(page.after), page.limit + 1);
+      const rows = await listKeys(tx, project, cursor(page.after), page.limit + 1, page.order ?? "asc");
       return toPage(rows, page.limit, (row) => viewOf(ringOf(tx), row));
     },
 
@@ -118,17 +149,77 @@ export function createKeyVerbs(needs: KeyVerbsNeeds): KeyVerbs {
         permissions: row.permissions,
         models: row.models,
         expiresAt: row.expires_at?.getTime() ?? null,
+        routes: row.routes as RouteFamily[] | null,
+        ipRanges: row.ip_ranges,
       };
       refuse(decideKey(authorityOf(allowed.principal), request), request);
       await setGrace(tx, row.id, new Date(needs.clock.now() + graceMs));
-      return {
-        before,
-        created: await addKey(needs, tx, ringOf(tx), { ...request, project, name: before.name, createdBy: allowed.principal.id }),
-      };
+      const by = creatorIn(tx, allowed.principal, row.member_id);
+      const creator = (await descendsFrom(tx, by, row.id)) ? row.creator : by;
+      const createdBy = allowed.principal.id;
+      const addition = { ...request, project, member: row.member_id, name: before.name, createdBy, creator };
+      const created = await addKey(needs, tx, ringOf(tx), addition);
+      await handOver(tx, row.id, created.view.id as KeyId);
+      return { before, created };
     },
 
-    revokeProject: (tx, project) => setProjectRevoked(tx, project, new Date(needs.clock.now())),
+    async revokeProject(tx, project) {
+      const now = new Date(needs.clock.now());
+      await setProjectRevoked(tx, project, now);
+      await removeServiceAccountsOf(tx, project, now);
+    },
+
+    revokeMember: (tx, member) => setMemberRevoked(tx, member, new Date(needs.clock.now())),
   };
+}
+
+async function makeKey(
+  needs: KeyVerbsNeeds,
+  tx: TenantTransaction,
+  principal: Principal,
+  { project, member }: Pick<Addition, "project" | "member">,
+  fields: NewKey,
+): Promise<CreatedKey> {
+  const creator = authorityOf(principal);
+  const expiresAt = fields.expiresAt === undefined ? creator.expiresAt : fields.expiresAt;
+  if (expiresAt !== null && expiresAt <= needs.clock.now())
+    throw invalid("expires_at", "'expires_at' has passed. Choose a time to come, or null.");
+  const request: KeyRequest = {
+    place: placeOf(tenantOf(tx), project),
+    permissions: fields.permissions,
+    models: fields.models,
+    expiresAt,
+    routes: fields.routes === undefined ? listOf(creator.routes) : fields.routes,
+    ipRanges: fields.ipRanges === undefined ? (creator.networks?.[0]?.ranges ?? null) : fields.ipRanges,
+  };
+  refuse(decideKey(creator, request, member === null ? "keys:write" : "members:write"), request);
+  const made = { project, member, name: fields.name, createdBy: principal.id, creator: creatorIn(tx, principal, member) };
+  return addKey(needs, tx, needs.keyring(tenantOf(tx)), { ...request, ...made });
+}
+
+/**
+ * Who bounds a key at every use: who made it, where that is a key or a member of the key's own tenant. A service account's keys are
+ * bounded by the account, which stays when the person leaves who set it up.
+ */
+function creatorIn(tx: TenantTransaction, { tenant, key, member }: Principal, account: MemberId | null): KeyId | MemberId | null {
+  return account === null && tenant === tenantOf(tx) ? (key?.id ?? member?.id ?? null) : null;
+}
+
+/** Whether the creator is this key, or one that it made, at any remove: a successor is bounded by neither, but by what bounded it. */
+async function descendsFrom(tx: TenantTransaction, creator: string | null, key: KeyId): Promise<boolean> {
+  const seen = new Set<string>();
+  for (let at = creator; at !== null && !seen.has(at); at = await creatorOf(tx, at)) {
+    if (at === key) return true;
+    if (seen.size === MAX_CHAIN) throw new Problem("conflict", { message: "Too many keys made each other. Rotate it with another key." });
+    seen.add(at);
+  }
+  return false;
+}
+
+const MAX_CHAIN = 100;
+
+function listOf<Name>(names: ReadonlySet<Name> | null): Name[] | null {
+  return names === null ? null : [...names];
 }
 
 export interface MintNeeds {
@@ -153,9 +244,13 @@ export function mintAdminKey(needs: MintNeeds, createdBy: string): Promise<Creat
       permissions: ["platform_admin"],
       models: null,
       expiresAt: null,
+      routes: null,
+      ipRanges: null,
       project: null,
+      member: null,
       name: undefined,
       createdBy,
+      creator: null,
     });
     await needs.writeAudit(tx, keyring, {
       id: needs.makeId(),
@@ -181,7 +276,11 @@ interface Addition {
   readonly permissions: readonly string[];
   readonly models: readonly string[] | null;
   readonly expiresAt: number | null;
+  readonly routes: readonly string[] | null;
+  readonly ipRanges: readonly string[] | null;
+  readonly member: MemberId | null;
   readonly createdBy: string;
+  readonly creator: KeyId | MemberId | null;
 }
 
 async function addKey(
@@ -201,6 +300,10 @@ async function addKey(
     permissions: [...addition.permissions],
     models: addition.models === null ? null : [...addition.models],
     expires_at: addition.expiresAt === null ? null : new Date(addition.expiresAt),
+    routes: addition.routes === null ? null : [...addition.routes],
+    ip_ranges: addition.ipRanges === null ? null : [...addition.ipRanges],
+    member_id: addition.member,
+    creator: addition.creator,
     created_by: addition.createdBy,
     created_at: new Date(needs.clock.now()),
   };
@@ -215,6 +318,8 @@ function authorityOf(principal: Principal): Authority {
     permissions: principal.permissions,
     models: principal.models,
     expiresAt: principal.key?.expiresAt ?? null,
+    routes: principal.key?.routes ?? null,
+    networks: principal.key?.networks ?? null,
   };
 }
 
@@ -242,6 +347,9 @@ function viewOf(keyring: TenantKeyring, row: Omit<KeyRow, "tenant_id" | "hash" |
     name: openName(keyring, "api_keys", row),
     permissions: row.permissions,
     models: row.models,
+    routes: row.routes,
+    ip_ranges: row.ip_ranges,
+    service_account: row.member_id,
     expires_at: row.expires_at === null ? null : toUnixSeconds(row.expires_at),
     grace_until: row.grace_until === null ? null : toUnixSeconds(row.grace_until),
     created_by: row.created_by,

@@ -1,5 +1,5 @@
 import type { Selectable } from "kysely";
-import type { KeyId, ProjectId, TenantId } from "../../kernel/ids.ts";
+import type { KeyId, MemberId, ProjectId, TenantId } from "../../kernel/ids.ts";
 import type { Database, SystemTransaction, Tables, TenantTransaction } from "../../storage/database/index.ts";
 import { ofTenants } from "../../storage/snapshot/index.ts";
 
@@ -14,6 +14,10 @@ export interface NewKeyRow {
   readonly permissions: string[];
   readonly models: string[] | null;
   readonly expires_at: Date | null;
+  readonly routes: string[] | null;
+  readonly ip_ranges: string[] | null;
+  readonly member_id: MemberId | null;
+  readonly creator: KeyId | MemberId | null;
   readonly created_by: string;
   readonly created_at: Date;
 }
@@ -40,9 +44,16 @@ export function findKeyForUpdate(tx: TenantTransaction, project: ProjectId | nul
   return inProject(tx, project).where("id", "=", id).forUpdate().executeTakeFirst();
 }
 
-export function listKeys(tx: TenantTransaction, project: ProjectId | null, after: KeyId | null, count: number): Promise<KeyRow[]> {
+export function listKeys(
+  tx: TenantTransaction,
+  project: ProjectId | null,
+  after: KeyId | null,
+  count: number,
+  order: "asc" | "desc",
+): Promise<KeyRow[]> {
   const keys = inProject(tx, project);
-  return (after === null ? keys : keys.where("id", ">", after)).orderBy("id").limit(count).execute();
+  const rest = after === null ? keys : keys.where("id", order === "asc" ? ">" : "<", after);
+  return rest.orderBy("id", order).limit(count).execute();
 }
 
 function inProject(tx: TenantTransaction, project: ProjectId | null) {
@@ -56,6 +67,25 @@ export async function setRevoked(tx: TenantTransaction, id: KeyId, at: Date): Pr
 
 export async function setProjectRevoked(tx: TenantTransaction, project: ProjectId, at: Date): Promise<void> {
   await tx.updateTable("api_keys").set({ revoked_at: at }).where("project_id", "=", project).where("revoked_at", "is", null).execute();
+}
+
+export async function setMemberRevoked(tx: TenantTransaction, member: MemberId, at: Date): Promise<void> {
+  await tx.updateTable("api_keys").set({ revoked_at: at }).where("member_id", "=", member).where("revoked_at", "is", null).execute();
+}
+
+/** Who bounds the key of this id at use; null where nobody does, and for what is no key. */
+export async function creatorOf(tx: TenantTransaction, id: string): Promise<string | null> {
+  const row = await tx
+    .selectFrom("api_keys")
+    .select("creator")
+    .where("id", "=", id as KeyId)
+    .executeTakeFirst();
+  return row?.creator ?? null;
+}
+
+/** What a key made is its successor's from now on. */
+export async function handOver(tx: TenantTransaction, from: KeyId, to: KeyId): Promise<void> {
+  await tx.updateTable("api_keys").set({ creator: to }).where("creator", "=", from).where("id", "!=", to).execute();
 }
 
 export async function setGrace(tx: TenantTransaction, id: KeyId, until: Date): Promise<void> {

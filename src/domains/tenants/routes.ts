@@ -16,6 +16,7 @@ import {
 } from "../../storage/snapshot/index.ts";
 import type { Proofs } from "../identity/index.ts";
 import type { TenantRecord } from "./model.ts";
+import { organizationProjectRoutes } from "./organization.ts";
 import { ownTenantView, type ProjectVerbs, type TenantVerbs, tenantView } from "./service.ts";
 
 export interface TenantsRoutesNeeds {
@@ -26,7 +27,7 @@ export interface TenantsRoutesNeeds {
 }
 
 export function tenantsRoutes(needs: TenantsRoutesNeeds) {
-  return [...tenantRoutes(needs), ...projectRoutes(needs.projects)];
+  return [...tenantRoutes(needs), ...projectRoutes(needs.projects), ...organizationProjectRoutes(needs.projects)];
 }
 
 function tenantRoutes({ tenants, recordOf }: TenantsRoutesNeeds) {
@@ -166,7 +167,7 @@ function projectRoutes(projects: ProjectVerbs) {
       example: { params: projectExample },
       audit: { action: "project.archive" },
       handler: async ({ allowed, transaction, params, ifMatch }) =>
-        archivedAnswer(await projects.archive(transaction, allowed, params.project, ifMatch)),
+        archivedAnswer((await projects.archive(transaction, allowed, params.project, ifMatch)).before),
     }),
   ];
 }
@@ -220,7 +221,7 @@ const tenantResult = z.object({
 
 const projectBody = z.strictObject({
   display_name: displayName.optional(),
-  default_max_output_tokens: z.number().int().min(1).max(2_000_000).nullable().optional(),
+  default_max_output_tokens: z.number().int().min(0).max(2_000_000).nullable().optional(),
   require: z
     .array(z.enum(["feature", "user", "session"]))
     .max(3)

@@ -1,5 +1,5 @@
 import type { Clock } from "../../kernel/clock.ts";
-import type { ProjectId, TenantId, Uuid } from "../../kernel/ids.ts";
+import { isUuid, type ProjectId, type TenantId, type Uuid } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
 import { asTenant, type TenantTransaction, tenantOf } from "../../storage/database/index.ts";
 import type { TenantKeyring } from "../../storage/secrets/index.ts";
@@ -96,6 +96,8 @@ export interface ProjectView {
   readonly require: string[];
   readonly created_at: number;
   readonly updated_at: number;
+  /** Of one that is archived. */
+  readonly archived_at?: number;
 }
 
 /** In the platform's transaction. All throw Problem. */
@@ -121,8 +123,23 @@ export interface ProjectVerbs {
     ifMatch: number | null,
   ): Promise<Written<ProjectView>>;
   get(tx: TenantTransaction, allowed: Allowed<"projects:read">, nameOrId: string): Promise<{ view: ProjectView; revision: number }>;
-  list(tx: TenantTransaction, allowed: Allowed<"projects:read">, page: ListQuery): Promise<Page<ProjectView>>;
-  archive(tx: TenantTransaction, allowed: Allowed<"projects:write">, nameOrId: string, ifMatch: number | null): Promise<ProjectView>;
+  list(tx: TenantTransaction, allowed: Allowed<"projects:read">, page: ListQuery, archived?: boolean): Promise<Page<ProjectView>>;
+  /** A new project that is shown by this name, any text; the one that is unique is made of it. */
+  create(tx: TenantTransaction, allowed: Allowed<"projects:write">, displayName: string): Promise<ProjectView>;
+  /** Changes one that exists. */
+  change(
+    tx: TenantTransaction,
+    allowed: Allowed<"projects:write">,
+    nameOrId: string,
+    fields: ProjectFields,
+  ): Promise<{ before: ProjectView; after: ProjectView }>;
+  /** Returns the project as it was. `archivedAt` in Unix seconds. */
+  archive(
+    tx: TenantTransaction,
+    allowed: Allowed<"projects:write">,
+    nameOrId: string,
+    ifMatch: number | null,
+  ): Promise<{ before: ProjectView; archivedAt: number }>;
   /**
    * The live project of this name or id, which lives on until the transaction ends: archiving waits for a key that is being
    * made, and revokes it. Throws not_found.
@@ -262,17 +279,32 @@ export function createProjectVerbs(needs: TenantVerbsNeeds): ProjectVerbs {
       return { view: projectView(ringOf(tx), row), revision: row.revision };
     },
 
-    async list(tx, _allowed, page) {
-      const rows = await listProjects(tx, afterId(page.after), page.limit + 1);
+    async list(tx, _allowed, page, archived = false) {
+      const rows = await listProjects(tx, afterId(page.after), page.limit + 1, archived);
       return toPage(rows, page.limit, (row) => projectView(ringOf(tx), row));
+    },
+
+    async create(tx, _allowed, displayName) {
+      const name = slugOf(displayName);
+      const taken = await findProject(tx, at(tx, name));
+      const free = taken === undefined ? name : `${name}-${needs.makeId<ProjectId>().slice(-SUFFIX)}`;
+      const index = ringOf(tx).blindIndex("projects.name", free);
+      return (await addProject(needs, tx, free, index, { display_name: displayName })).after;
+    },
+
+    async change(tx, _allowed, nameOrId, fields) {
+      const row = existing(await findProjectForUpdate(tx, at(tx, nameOrId)));
+      const { before, after } = await changeProject(needs, tx, row, fields);
+      return { before: before ?? after, after };
     },
 
     async archive(tx, _allowed, nameOrId, ifMatch) {
       const row = existing(await findProjectForUpdate(tx, at(tx, nameOrId)));
       requireRevision(ifMatch, row.revision);
-      await archiveProject(tx, row.id, new Date(needs.clock.now()));
+      const now = new Date(needs.clock.now());
+      await archiveProject(tx, row.id, now);
       await needs.revokeProjectKeys(tx, row.id);
-      return projectView(ringOf(tx), row);
+      return { before: projectView(ringOf(tx), row), archivedAt: toUnixSeconds(now) };
     },
 
     async idOf(tx, nameOrId) {
@@ -324,7 +356,10 @@ async function changeProject(
   return { before: projectView(keyring, row), after: projectView(keyring, { ...row, ...changes }), revision: changes.revision };
 }
 
-function projectView(keyring: TenantKeyring, row: Omit<ProjectRow, "tenant_id" | "archived_at">): ProjectView {
+function projectView(
+  keyring: TenantKeyring,
+  row: Omit<ProjectRow, "tenant_id" | "archived_at"> & Partial<Pick<ProjectRow, "archived_at">>,
+): ProjectView {
   return {
     id: row.id,
     name: openName(keyring, "projects", row),
@@ -333,7 +368,23 @@ function projectView(keyring: TenantKeyring, row: Omit<ProjectRow, "tenant_id" |
     require: row.require,
     created_at: toUnixSeconds(row.created_at),
     updated_at: toUnixSeconds(row.updated_at),
+    ...(row.archived_at instanceof Date && { archived_at: toUnixSeconds(row.archived_at) }),
   };
 }
+
+/** What a path can name of a name as people write it. */
+function slugOf(text: string): string {
+  const slug = text
+    .normalize("NFKD")
+    .toLowerCase()
+    .replace(/[^a-z0-9._-]+/g, "-")
+    .replace(/^[^a-z0-9]+|-+$/g, "")
+    .slice(0, MAX_SLUG);
+  return slug === "" || isUuid(slug) ? "project" : slug;
+}
+
+const MAX_SLUG = 48;
+/** Hexadecimal digits that tell a project from others of its name. */
+const SUFFIX = 8;
 
 const DEFAULT_TIME_ZONE = "UTC";

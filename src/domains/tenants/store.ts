@@ -51,9 +51,11 @@ function projectAt(tx: TenantTransaction, address: Address<ProjectId>) {
   return address.kind === "id" ? live.where("id", "=", address.id) : live.where("name_index", "=", address.index);
 }
 
-export function listProjects(tx: TenantTransaction, after: string | null, count: number): Promise<ProjectRow[]> {
-  const live = tx.selectFrom("projects").selectAll().where("archived_at", "is", null);
-  return (after === null ? live : live.where("id", ">", after as ProjectId)).orderBy("id").limit(count).execute();
+export function listProjects(tx: TenantTransaction, after: string | null, count: number, archived: boolean): Promise<ProjectRow[]> {
+  let projects = tx.selectFrom("projects").selectAll();
+  if (!archived) projects = projects.where("archived_at", "is", null);
+  if (after !== null) projects = projects.where("id", ">", after as ProjectId);
+  return projects.orderBy("id").limit(count).execute();
 }
 
 export async function insertProject(tx: TenantTransaction, row: NewRow<ProjectRow>): Promise<void> {

@@ -82,6 +82,7 @@ async function until(condition: () => boolean): Promise<void> {
 const EVIDENCE = {
   route: { model: { name: "modèle" } },
   slot: { deployment: { name: "main", provider: "openai", region: null } },
+  hold: { outputBound: null },
   of: { call: { hops: [1] } },
 } as unknown as Dispatched;
 
@@ -200,5 +201,5 @@ test("the client's leaving aborts the call, the drain's does not look like it", 
   assert.equal(callers[0]?.signal.aborted, false);
   socket.destroy();
   await until(() => callers[0]?.signal.aborted === true);
-  assert.equal(callers[0]?.drained(), false);
+  assert.equal(callers[0]?.stopped(), null);
 });

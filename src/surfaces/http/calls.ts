@@ -40,7 +40,7 @@ export function mountCall(app: FastifyInstance, path: string, wire: SurfaceWire,
         startedAt: needs.clock.now(),
         startedMonotonic: needs.clock.monotonic(),
         trace: (typeof traceparent === "string" ? TRACEPARENT.exec(traceparent)?.[1] : undefined) ?? id.replaceAll("-", ""),
-        remoteAddress: request.remoteAddress,
+        origin: { family: wire.family, address: request.remoteAddress },
         callerRequestId: typeof callerRequestId === "string" ? callerRequestId.slice(0, MAX_CALLER_REQUEST_ID) : null,
         hops: [],
       };

@@ -28,6 +28,7 @@ const ENDPOINTS = [
 const EVIDENCE = {
   route: { model: { name: "m" } },
   slot: { deployment: { name: "main", provider: "anthropic", region: null } },
+  hold: { outputBound: null },
   of: { call: { hops: [1] } },
 } as unknown as Dispatched;
 const USAGE: ModelEvent = { type: "usage", usage: { source: "reported", tokens: { ...NO_TOKENS, input_uncached: 3, output: 2 } } };

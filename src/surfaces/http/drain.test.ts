@@ -2,7 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
-import { createDrain } from "./drain.ts";
+import { createDrain, type Drain } from "./drain.ts";
+
+function enter(drain: Drain, stop: () => void): () => void {
+  return drain.enter({ principal: null, stop });
+}
 
 test("a drain with nothing in flight is over at once", async () => {
   const drain = createDrain();
@@ -18,7 +22,6 @@ test("calls in flight have their grace; when the last one has settled, however i
   let atEnd = -1;
   const over = drain.drain(60_000).then(() => (atEnd = drain.inFlight));
   assert.equal(drain.draining, true);
-  assert.equal(drain.aborted, false);
   await over;
   assert.equal(atEnd, 0);
 });
@@ -28,7 +31,7 @@ test("a call that outlives the grace is told to stop, and is waited for", async 
   let stopped = false;
   drain.track(
     new Promise<void>((resolve) =>
-      drain.whenAborted(() =>
+      enter(drain, () =>
         setTimeout(() => {
           stopped = true;
           resolve();
@@ -45,12 +48,11 @@ test("a call that is over is not told to stop", async () => {
   const drain = createDrain();
   const told: string[] = [];
   drain.track(sleep(60));
-  drain.whenAborted(() => void told.push("still there"));
-  const forget = drain.whenAborted(() => void told.push("over"));
+  enter(drain, () => void told.push("still there"));
+  const forget = enter(drain, () => void told.push("over"));
   forget();
   await drain.drain(10);
   assert.deepEqual(told, ["still there"]);
-  assert.equal(drain.aborted, true);
 });
 
 test("whatever calls come and go, in whatever order, exactly those that are left are told to stop", async () => {
@@ -65,7 +67,7 @@ test("whatever calls come and go, in whatever order, exactly those that are left
         if (gone === undefined)
           present.set(
             id,
-            drain.whenAborted(() => void told.push(id)),
+            enter(drain, () => void told.push(id)),
           );
         else {
           present.get(gone)?.();

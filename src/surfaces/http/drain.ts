@@ -1,11 +1,22 @@
+import type { Principal } from "../../domains/identity/index.ts";
+import { Problem } from "../../kernel/problem.ts";
+
+/** A call in flight, which can be stopped. */
+export interface InFlight {
+  /** Whose it is; null while that is not known. */
+  readonly principal: Principal | null;
+  /** Ends it as it stands, with this problem as its last word. Only the first counts. */
+  stop(problem: Problem): void;
+}
+
 /** Calls in flight, and the end of their time when the process stops. */
 export interface Drain {
   /** Whether the process is stopping: new calls are refused. */
   readonly draining: boolean;
-  /** Whether calls in flight have had their time. */
-  readonly aborted: boolean;
-  /** Calls `stop` when calls in flight have had their time; the function returned takes that back. */
-  whenAborted(stop: () => void): () => void;
+  /** Takes a call in; the function returned takes it out. Those that are left when calls in flight have had their time are stopped. */
+  enter(call: InFlight): () => void;
+  /** Every call that is in now. */
+  each(visit: (call: InFlight) => void): void;
   readonly inFlight: number;
   /** Counts the call until its promise settles. */
   track(call: Promise<unknown>): void;
@@ -16,10 +27,11 @@ export interface Drain {
 /** How long an aborted call may take to settle. */
 const ABORTED_MS = 5_000;
 
+const STOPPING = { message: "The server is stopping. Send the request again.", retryAfterSeconds: 1 };
+
 export function createDrain(): Drain {
-  const stops = new Stops();
+  const calls = new Calls();
   let draining = false;
-  let aborted = false;
   let inFlight = 0;
   let idle: (() => void) | null = null;
   const untilIdle = (limitMs: number): Promise<void> =>
@@ -38,10 +50,8 @@ export function createDrain(): Drain {
     get inFlight() {
       return inFlight;
     },
-    get aborted() {
-      return aborted;
-    },
-    whenAborted: (stop) => stops.add(stop),
+    enter: (call) => calls.add(call),
+    each: (visit) => calls.each(visit),
     track(call) {
       inFlight += 1;
       const end = (): void => {
@@ -53,29 +63,28 @@ export function createDrain(): Drain {
     async drain(graceMs) {
       draining = true;
       await untilIdle(graceMs);
-      aborted = true;
-      stops.callAll();
+      calls.each((call) => call.stop(new Problem("overloaded", STOPPING)));
       await untilIdle(ABORTED_MS);
     },
   };
 }
 
 /**
- * Callbacks that come and go with every call: a list in which each knows its place. Not an AbortSignal, where adding and
+ * What comes and goes with every call: a list in which each knows its place. Not an AbortSignal, where adding and
  * removing a listener walks all others, and not a Set: its tables, remade every few dozen calls, each point to the next, so
  * that one dead table among the old objects kept every later call from dying young (11 kB a call, a tenth of its CPU).
  */
-class Stops {
-  readonly #entries: { readonly stop: () => void; place: number }[] = [];
+class Calls {
+  readonly #entries: { readonly call: InFlight; place: number }[] = [];
 
-  add(stop: () => void): () => void {
-    const entry = { stop, place: this.#entries.length };
+  add(call: InFlight): () => void {
+    const entry = { call, place: this.#entries.length };
     this.#entries.push(entry);
     return () => this.#remove(entry);
   }
 
-  callAll(): void {
-    for (const { stop } of this.#entries.slice()) stop();
+  each(visit: (call: InFlight) => void): void {
+    for (const { call } of this.#entries.slice()) visit(call);
   }
 
   #remove(entry: { place: number }): void {

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { LimitFigures } from "../../domains/capacity/index.ts";
 import type { Deployment } from "../../domains/catalog/index.ts";
+import type { Principal } from "../../domains/identity/index.ts";
 import { PARSERS, isLarge, type Providers } from "../../domains/providers/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import type { FrameStream, TokenCount, WholeBody } from "../../kernel/frame.ts";
@@ -14,7 +15,7 @@ import type { Dispatched } from "../../pipeline/evidence.ts";
 import { attributionOf } from "./attribution.ts";
 import { type BodyReader, discardBody, joined, type TakenBody } from "./body.ts";
 import { credentialOf } from "./credential.ts";
-import type { Drain } from "./drain.ts";
+import type { Drain, InFlight } from "./drain.ts";
 import { CLIENT_LEFT, finish } from "./finish.ts";
 import { problemHeaders } from "./problem.ts";
 import { retell } from "./retell.ts";
@@ -44,11 +45,13 @@ export interface Pace {
 export const PACE: Pace = { silenceMs: 15_000, stallMs: 120_000 };
 
 /** One HTTP request and its response, as the pipeline's `Caller`. */
-export class Exchange implements Caller {
+export class Exchange implements Caller, InFlight {
   readonly credential: string | null;
   readonly #needs: ExchangeNeeds;
   readonly #response: ServerResponse;
   readonly #abort = new AbortController();
+  #principal: Principal | null = null;
+  #stopped: Problem | null = null;
   #asked: ModelRequest | null = null;
   #limits: (() => LimitFigures) | null = null;
   #writer: StreamWriter | null = null;
@@ -61,12 +64,11 @@ export class Exchange implements Caller {
     this.#needs = needs;
     this.#response = response;
     this.credential = credentialOf(request.headers);
-    const stop = (): void => this.#abort.abort();
-    const forget = drain.whenAborted(stop);
+    const leave = drain.enter(this);
     response.on("close", () => {
-      forget();
+      leave();
       this.#body?.release();
-      if (!response.writableFinished) stop();
+      if (!response.writableFinished) this.#abort.abort();
       this.#closed?.(CLIENT_LEFT);
     });
   }
@@ -75,8 +77,21 @@ export class Exchange implements Caller {
     return this.#abort.signal;
   }
 
-  drained(): boolean {
-    return this.#needs.drain.aborted;
+  get principal(): Principal | null {
+    return this.#principal;
+  }
+
+  belongsTo(principal: Principal): void {
+    this.#principal = principal;
+  }
+
+  stop(problem: Problem): void {
+    this.#stopped ??= problem;
+    this.#abort.abort();
+  }
+
+  stopped(): Problem | null {
+    return this.#stopped;
   }
 
   async read(tenant: TenantId): Promise<ModelRequest> {
@@ -197,6 +212,7 @@ export class Exchange implements Caller {
       dropUsageOnly: !request.includeUsage,
       render: (events) => render(retell(events, call.startedAt)),
       renderError: (problem) => wire.renderError(problem, call.id),
+      stopped: () => this.#stopped,
     });
   }
 
@@ -208,7 +224,9 @@ export class Exchange implements Caller {
 }
 
 function evidenceHeaders(evidence: Dispatched): Record<string, string> {
-  return { ...deploymentHeaders(evidence), "x-atrium-attempts": String(evidence.of.call.hops.length) };
+  const headers = { ...deploymentHeaders(evidence), "x-atrium-attempts": String(evidence.of.call.hops.length) };
+  const { outputBound } = evidence.hold;
+  return outputBound === null ? headers : { ...headers, "x-atrium-max-output-tokens": String(outputBound) };
 }
 
 /** Made once per deployment of a snapshot, which is a deployment of one model. */

@@ -43,7 +43,7 @@ export function mountProbes(app: FastifyInstance, needs: ProbeNeeds): void {
 /** `/metrics`: Prometheus, with a platform key. */
 export function mountMetrics(app: FastifyInstance, { authenticate, allow, metrics }: MetricsNeeds): void {
   app.get("/metrics", async (request, reply) => {
-    const principal = await authenticate(credentialOf(request.headers));
+    const principal = await authenticate(credentialOf(request.headers), { family: "metrics", address: request.remoteAddress });
     allow(principal, "platform:metrics:read", PLATFORM_TENANT);
     return reply.type(metrics.contentType).send(await metrics.render());
   });

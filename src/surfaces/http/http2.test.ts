@@ -137,6 +137,7 @@ async function within<Value>(promise: Promise<Value>, what: string): Promise<Val
 const EVIDENCE = {
   route: { model: { name: "model" } },
   slot: { deployment: { name: "main", provider: "openai", region: null } },
+  hold: { outputBound: null },
   of: { call: { hops: [1] } },
 } as unknown as Dispatched;
 
@@ -195,7 +196,7 @@ test("a stream over HTTP/2 arrives frame by frame, hears comments in silence and
   assert.equal(headers()[":status"], 200);
   assert.equal(headers()["x-request-id"], calls[0]?.id);
   assert.equal(headers()["content-type"], "text/event-stream; charset=utf-8");
-  assert.equal(calls[0]?.remoteAddress, "127.0.0.1");
+  assert.equal(calls[0]?.origin.address, "127.0.0.1");
 });
 
 test("a failure after the first byte is the stream's last event and no clean end; one before it has its status", { skip }, async (t) => {

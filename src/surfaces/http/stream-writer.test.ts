@@ -34,6 +34,7 @@ const rendering: FrameRendering = {
   dropUsageOnly: true,
   render: (events) => Buffer.from(events.map((event) => `rendered ${event.type}\n\n`).join("")),
   renderError: (problem) => Buffer.from(`error: ${problem.code}\n\n`),
+  stopped: () => null,
 };
 
 function frame(text: string, events: readonly ModelEvent[] = [{ type: "text-delta", choice: 0, text }], notable = false): Frame {

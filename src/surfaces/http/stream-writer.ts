@@ -14,6 +14,8 @@ export interface FrameRendering {
   /** @throws Problem for what cannot be told: the stream is then cut. */
   readonly render: (events: readonly ModelEvent[]) => Buffer;
   readonly renderError: (problem: Problem) => Buffer;
+  /** Why the platform stopped the call, where it did. */
+  readonly stopped: () => Problem | null;
 }
 
 /** Server-sent events to one client: comments in silence, back-pressure to the upstream, and never a clean end for a failure. */
@@ -109,10 +111,9 @@ export class StreamWriter {
         this.#end(
           {
             kind: "truncated",
-            problem: new Problem("overloaded", {
-              message: "The server stopped this response. Send the request again.",
-              retryAfterSeconds: 1,
-            }),
+            problem:
+              rendering.stopped() ??
+              new Problem("overloaded", { message: "The server stopped this response. Send the request again.", retryAfterSeconds: 1 }),
           },
           rendering,
           resolve,

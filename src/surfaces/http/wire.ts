@@ -1,3 +1,4 @@
+import type { RouteFamily } from "../../domains/identity/index.ts";
 import type { ParserName } from "../../domains/providers/index.ts";
 import type { LimitFigures } from "../../domains/capacity/index.ts";
 import type { ModelEvent } from "../../kernel/events.ts";
@@ -10,6 +11,8 @@ export interface SurfaceWire {
   readonly dialect: Dialect;
   /** For records and metrics, e.g. `openai.chat.completions`. */
   readonly endpoint: string;
+  /** For keys that are for some endpoints only. */
+  readonly family: RouteFamily;
   /** What makes a request of a body. */
   readonly parser: ParserName;
   /** Stream bytes for events that came without this wire from the provider named. Stateful: one per response. What it returns throws a Problem for what it cannot tell. */
