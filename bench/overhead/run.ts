@@ -48,6 +48,7 @@ try {
   const gateways: Gateway[] = [
     { name: "floor", port: floor.port, pid: floor.pid, headers: {} },
     await startGateway("atrium, journal process", "process", origin),
+    await govern(await startGateway("atrium, journal process, 3 budgets, 4 limits", "process", origin)),
     await startGateway("atrium, journal power", "power", origin),
   ];
   const report = [
@@ -129,6 +130,21 @@ async function startGateway(name: string, durability: string, upstream: string):
   });
   const { key } = await createTenancy(server, "bench", "bench-1");
   return { name, port: Number(new URL(server.url).port), pid: server.pid, headers: { authorization: `Bearer ${key}` } };
+}
+
+/** Budgets and limits that nothing here reaches: what is measured is that they are kept. */
+async function govern(gateway: Gateway): Promise<Gateway> {
+  const server = servers.at(-1) as AtriumProcess;
+  for (const kind of ["tenant", "project", "key"])
+    await server.admin("PUT", `tenants/bench/budgets/${kind}`, { scope: { kind }, unit: "usd", window: "day", cap: "1000000" });
+  for (const [kind, dimension] of [
+    ["tenant", "requests"],
+    ["tenant", "tokens"],
+    ["key", "requests"],
+    ["key", "concurrency"],
+  ])
+    await server.admin("PUT", `tenants/bench/limits/${kind}-${dimension}`, { scope: { kind }, dimension, limit: 500_000_000 });
+  return gateway;
 }
 
 function shuffled<T>(items: readonly T[]): T[] {

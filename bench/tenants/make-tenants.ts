@@ -56,7 +56,7 @@ async function createVerbs(
     refresh: async () => {},
     stalenessMs: () => 0,
     stalenessBoundMs: 1,
-  })(BOOTSTRAP_KEY);
+  })(BOOTSTRAP_KEY, { family: "admin", address: "127.0.0.1" });
   const allow = createAllow(() => "active");
   const makeId = createIdMaker(clock, random);
   return async (rings, tx, name) => {

@@ -7,6 +7,9 @@ export type Uuid = Brand<string, "Uuid">;
 
 export type TenantId = Brand<Uuid, "TenantId">;
 export type ProjectId = Brand<Uuid, "ProjectId">;
+/** A person or a service account. */
+export type MemberId = Brand<Uuid, "MemberId">;
+export type InvitationId = Brand<Uuid, "InvitationId">;
 export type CredentialId = Brand<Uuid, "CredentialId">;
 export type ModelId = Brand<Uuid, "ModelId">;
 export type DeploymentId = Brand<Uuid, "DeploymentId">;

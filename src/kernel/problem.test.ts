@@ -13,6 +13,7 @@ const CONTRACT: Readonly<Record<string, readonly [status: number, type: string]>
   request_too_large: [413, "invalid_request_error"],
   rate_limit_exceeded: [429, "rate_limit_error"],
   capacity_exceeded: [429, "rate_limit_error"],
+  budget_exceeded: [429, "insufficient_quota"],
   context_length_exceeded: [400, "invalid_request_error"],
   upstream_error: [502, "upstream_error"],
   upstream_timeout: [504, "upstream_timeout"],

@@ -67,6 +67,11 @@ export const PROBLEMS = {
     type: "rate_limit_error",
     message: "The rate limit is reached. Retry after the time in 'retry-after'.",
   },
+  budget_exceeded: {
+    status: 429,
+    type: "insufficient_quota",
+    message: "A budget that this call would be charged to cannot pay for it. Ask your administrator.",
+  },
   capacity_exceeded: {
     status: 429,
     type: "rate_limit_error",

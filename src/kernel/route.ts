@@ -16,13 +16,16 @@ export interface Route<Proof = unknown, Transaction = unknown, Params = unknown,
   /**
    * Whose rows the route touches. `platform`: the platform's own, only for principals of the platform. `path`: those of the
    * tenant that the path parameter `tenant` names; anybody but that tenant and the platform gets 404. `own`: the caller's tenant.
+   * `organization`: the same, but for the platform, which administers tenants by their paths.
    */
-  readonly reach: "platform" | "path" | "own";
+  readonly reach: "platform" | "path" | "own" | "organization";
   readonly params: z.ZodType<Params>;
   readonly query: z.ZodType<Query>;
   /** Null for routes without a body. Unknown fields are refused. */
   readonly body: z.ZodType<Body> | null;
   readonly result: z.ZodType<Result>;
+  /** Where the answer is a download: the content types it can have. `result` is then of its text. Only on a `GET`. */
+  readonly downloads?: readonly string[];
   /** A call that succeeds on a fresh installation once `before` ran; the docs show it and the matrix varies it. */
   readonly example: {
     readonly params: Readonly<Record<string, string>>;
@@ -50,6 +53,8 @@ export interface RouteContext<Proof, Transaction, Params, Query, Body> {
 export interface Answer<Result> {
   readonly status?: 200 | 201;
   readonly body: Result;
+  /** Sent in place of `body`, by a route with `downloads`. */
+  readonly download?: Download;
   /** Sent as `etag`. */
   readonly revision?: number;
   /** For the audit row of a write; secrets masked by the handler's own `view`. */
@@ -58,6 +63,16 @@ export interface Answer<Result> {
   readonly shownOnce?: readonly string[];
   /** Whether the configuration snapshot must take the change in before the answer is sent. */
   readonly configurationChanged?: boolean;
+  /** Ids of tenants whose configuration a platform's route changed beside its own. */
+  readonly tenantsChanged?: readonly string[];
+}
+
+/** Text that is sent while it is read. */
+export interface Download {
+  readonly contentType: string;
+  readonly fileName: string;
+  /** Writes all of it, within the handler's transaction. `to` resolves when there is room for more, and rejects when the reader has left. */
+  write(to: (text: string) => Promise<void>): Promise<void>;
 }
 
 /**

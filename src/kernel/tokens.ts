@@ -60,3 +60,13 @@ export interface TokenBound {
   readonly output: number;
   readonly certainty: "proof" | "rule";
 }
+
+/** A provider's bound on one dispatch, and what of its output a maximum can lower: `answers` times `each`. */
+export interface RequestBound extends TokenBound {
+  /** How many answers are asked for at once. */
+  readonly answers: number;
+  /** The most tokens of one answer: the caller's maximum, else the model's. */
+  readonly each: number;
+  /** Whether it is the caller's. */
+  readonly isStated: boolean;
+}

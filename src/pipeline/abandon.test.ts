@@ -114,11 +114,11 @@ test("a bug in a provider settles its hold too, and stays a bug", async () => {
   assert.equal(problem, bug);
 });
 
-function callOf(aborted: boolean, drained: boolean): { received: Received; refused: Problem[] } {
+function callOf(aborted: boolean, stopped: Problem | null): { received: Received; refused: Problem[] } {
   const refused: Problem[] = [];
   const caller = {
     signal: aborted ? AbortSignal.abort() : new AbortController().signal,
-    drained: () => drained,
+    stopped: () => stopped,
     refuse: (problem: Problem) => void refused.push(problem),
   };
   return { received: { caller } as unknown as Received, refused };
@@ -126,24 +126,25 @@ function callOf(aborted: boolean, drained: boolean): { received: Received; refus
 
 test("a call that ended without a response is refused with its problem, unless nobody is there to hear it", () => {
   const problem = new Problem("model_not_found");
-  const asked = callOf(false, false);
+  const asked = callOf(false, null);
   assert.deepEqual(abandon(asked.received, problem), { kind: "problem", problem });
   assert.deepEqual(asked.refused, [problem]);
 
-  const left = callOf(true, false);
+  const left = callOf(true, null);
   assert.deepEqual(abandon(left.received, problem), { kind: "client_left" });
   assert.deepEqual(left.refused, []);
 });
 
-test("what the drain stopped is told to come again, whatever was thrown for it", () => {
-  const { received, refused } = callOf(true, true);
+test("what the platform stopped is told why, whatever was thrown for it", () => {
+  const why = new Problem("tenant_suspended");
+  const { received, refused } = callOf(true, why);
   const outcome = abandon(received, new DispatchError({ kind: "aborted" }));
-  assert.ok(outcome.kind === "problem" && outcome.problem.code === "overloaded" && outcome.problem.retryAfterSeconds === 1);
-  assert.deepEqual(refused, [outcome.problem]);
+  assert.deepEqual(outcome, { kind: "problem", problem: why });
+  assert.deepEqual(refused, [why]);
 });
 
 test("a bug becomes internal_error for the caller, its words kept for the log", () => {
-  const { received, refused } = callOf(false, false);
+  const { received, refused } = callOf(false, null);
   const bug = new Error("the inside");
   const outcome = abandon(received, bug);
   assert.ok(outcome.kind === "problem" && outcome.problem.code === "internal_error" && outcome.problem.cause === bug);

@@ -13,10 +13,9 @@ export async function abandonHop(platform: Platform, held: Held, thrown: unknown
 
 /** A call that ended without a response. */
 export function abandon({ caller }: Received, thrown: unknown): Outcome {
-  if (caller.signal.aborted && !caller.drained()) return { kind: "client_left" };
-  const problem = caller.drained()
-    ? new Problem("overloaded", { message: "The server is stopping. Send the request again.", retryAfterSeconds: 1, cause: thrown })
-    : asProblem(thrown);
+  const stopped = caller.stopped();
+  if (caller.signal.aborted && stopped === null) return { kind: "client_left" };
+  const problem = stopped ?? asProblem(thrown);
   caller.refuse(problem);
   return { kind: "problem", problem };
 }

@@ -26,7 +26,7 @@ function asking(arrivalMs: number, refusal: Partial<Record<"authenticate" | "all
       return { attribution: {} };
     },
   };
-  return ask(platform, { caller, tenant: { record: { id: "a tenant" }, project: null } } as unknown as Resolved);
+  return ask(platform, { call: {}, caller, tenant: { record: { id: "a tenant" }, project: null } } as unknown as Resolved);
 }
 
 for (const [step, problem] of [

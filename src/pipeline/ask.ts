@@ -6,7 +6,7 @@ import type { Platform } from "./platform.ts";
 export async function ask(platform: Platform, call: Resolved): Promise<Asked> {
   const startedAt = platform.clock.monotonic();
   const request = await call.caller.read(call.tenant.record.id);
-  if (platform.clock.monotonic() - startedAt > UNCHECKED_MS) await checkAgain(platform, call.caller.credential);
+  if (platform.clock.monotonic() - startedAt > UNCHECKED_MS) await checkAgain(platform, call);
   const { attribution } = request;
   for (const tag of call.tenant.project?.require ?? []) {
     const given = tag === "feature" || tag === "user" || tag === "session" ? attribution[tag] : null;
@@ -20,8 +20,8 @@ export async function ask(platform: Platform, call: Resolved): Promise<Asked> {
 }
 
 /** A body may take a minute to arrive: who lost the key, the permission or the tenant meanwhile is not served. */
-async function checkAgain(platform: Platform, credential: string | null): Promise<void> {
-  const principal = await platform.authenticate(credential);
+export async function checkAgain(platform: Platform, { caller, call }: Resolved): Promise<void> {
+  const principal = await platform.authenticate(caller.credential, call.origin);
   platform.allow(principal, "models:call", principal.tenant);
   platform.resolve(principal);
 }

@@ -1,4 +1,5 @@
 import type { LimitFigures } from "../domains/capacity/index.ts";
+import type { Origin, Principal } from "../domains/identity/index.ts";
 import type { CallId, TenantId } from "../kernel/ids.ts";
 import type { Problem } from "../kernel/problem.ts";
 import type { ModelRequest } from "../kernel/request.ts";
@@ -16,7 +17,8 @@ export interface CallContext {
   readonly startedMonotonic: number;
   /** W3C trace id, 32 hex digits: the caller's, or the call's own. */
   readonly trace: string;
-  readonly remoteAddress: string;
+  /** Which family of endpoints it is of, and the address it came from. */
+  readonly origin: Origin;
   /** The caller's own request id, for the record only. */
   readonly callerRequestId: string | null;
   /** The hops the call has begun, each with the evidence it got to. */
@@ -32,10 +34,12 @@ export type Delivery =
 /** The port a surface implements, one per call: where the request comes from and where the answer goes. */
 export interface Caller {
   readonly credential: string | null;
-  /** Aborted when the client leaves, or when a drain runs out of time. */
+  /** Aborted when the client leaves, or when the platform stops the call. */
   readonly signal: AbortSignal;
-  /** Whether `signal` was aborted by the drain rather than by the client. */
-  readonly drained: () => boolean;
+  /** Why the platform stopped the call; null where it did not, and so where the client left. */
+  readonly stopped: () => Problem | null;
+  /** Takes whose call it is, once that is known: when that principal's right to it ends, the call is stopped. */
+  belongsTo(principal: Principal): void;
   /** Reads and parses the body, within the bounds of api.md and of the tenant. @throws Problem */
   read(tenant: TenantId): Promise<ModelRequest>;
   /** Takes what says how much is left under the call's limits: the head of the answer tells it, whatever the answer is. */

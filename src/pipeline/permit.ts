@@ -1,12 +1,19 @@
 import type { CallFacts, Refusal } from "../domains/capacity/index.ts";
+import { type Deployment, type Model, priceAt } from "../domains/catalog/index.ts";
 import { Problem } from "../kernel/problem.ts";
-import { boundOf } from "./bound.ts";
+import type { RequestBound, TokenBound } from "../kernel/tokens.ts";
+import { answersOf, boundOf, ownerOf } from "./bound.ts";
 import { advance, type Opened, type Permitted } from "./evidence.ts";
 import type { Platform } from "./platform.ts";
 
-/** Takes the call's place under its limits, all or none. @throws Problem rate_limit_exceeded, request_exceeds_limit, capacity_exceeded, model_not_found */
+/**
+ * Takes the call's place under its limits, all or none, unless a budget could not pay for one token of an answer.
+ * @throws Problem budget_exceeded, rate_limit_exceeded, request_exceeds_limit, capacity_exceeded, model_not_found
+ */
 export async function permit(platform: Platform, call: Opened): Promise<Permitted> {
-  const deciding = platform.permit(facts(platform, call));
+  const model = platform.modelFor(call.tenant, call.principal, call.request.model);
+  peek(platform, call, model);
+  const deciding = platform.permit(facts(platform, call, model));
   const verdict = deciding instanceof Promise ? await deciding : deciding;
   if (verdict.kind === "permitted") {
     const { permit } = verdict;
@@ -18,8 +25,15 @@ export async function permit(platform: Platform, call: Opened): Promise<Permitte
   throw problemOf(refusal);
 }
 
-function facts(platform: Platform, { request, tenant, principal }: Opened): CallFacts {
-  const model = platform.modelFor(tenant, principal, request.model);
+/** A spent budget is refused before any further work; it reserves nothing. */
+function peek(platform: Platform, call: Opened, { deployments: [deployment] }: Model): void {
+  if (call.request.kind === "count" || deployment === undefined) return;
+  const price = priceAt(deployment.prices, platform.clock.now());
+  platform.peek(ownerOf(call), price, call.tenant.record.markupMillionths);
+}
+
+function facts(platform: Platform, call: Opened, model: Model): CallFacts {
+  const { request, tenant, principal } = call;
   const [deployment] = model.deployments;
   return {
     tenant: tenant.record.id,
@@ -29,8 +43,19 @@ function facts(platform: Platform, { request, tenant, principal }: Opened): Call
     model: model.id,
     deployment: deployment?.id ?? null,
     request,
-    bound: () => (deployment === undefined ? NOTHING : boundOf(platform, request, deployment)),
+    bound: () => (deployment === undefined ? NOTHING : limitedBound(platform, call, deployment)),
+    prompt: () => (deployment === undefined ? null : platform.countPrompt(request, deployment)),
   };
+}
+
+/** With the answers as long as the hold will let them be. */
+function limitedBound(platform: Platform, call: Opened, deployment: Deployment): TokenBound | Promise<TokenBound> {
+  const limit = (bound: RequestBound): TokenBound => {
+    const { boundOf: bounded, each } = answersOf(bound, call, deployment.model);
+    return bounded(each);
+  };
+  const bounding = boundOf(platform, call.request, deployment);
+  return bounding instanceof Promise ? bounding.then(limit) : limit(bounding);
 }
 
 /** A model without a deployment is refused by `route`. */

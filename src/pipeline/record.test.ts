@@ -14,7 +14,7 @@ const STRANGER = {
     id: "call",
     trace: "trace",
     endpoint: "openai.chat.completions",
-    remoteAddress: "::1",
+    origin: { address: "::1" },
     callerRequestId: "theirs",
     startedMonotonic: 100,
     hops: [],

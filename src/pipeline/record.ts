@@ -24,7 +24,7 @@ export function record(platform: Platform, received: Received & Partial<Compiled
     tenant: principal?.tenant ?? null,
     project: tenant?.project?.id ?? null,
     principal: principal?.id ?? null,
-    remoteAddress: call.remoteAddress,
+    remoteAddress: call.origin.address,
     callerRequestId: call.callerRequestId,
     stream: request?.stream ?? null,
     model: hop?.route?.model.name ?? null,

@@ -52,9 +52,24 @@ test("a call makes at most so many promises, timers, writes and journalled bytes
 test("a stream of 64 events costs few more of each than a call: none of them is per event", (t) =>
   costs(t, { model: "m", stream: true, messages: [{ role: "user", content: "Count to sixty-four." }] }, BOUNDS.stream));
 
+test("under three budgets and four limits a call makes few more of each, and still no statement", async (t) => {
+  await atrium.admin("PUT", "tenants/t/projects/main", {});
+  for (const kind of ["tenant", "project", "key"])
+    await atrium.admin("PUT", `tenants/t/budgets/${kind}`, { scope: { kind }, unit: "usd", window: "day", cap: "1000000" });
+  for (const [name, dimension] of [
+    ["calls", "requests"],
+    ["tokens", "tokens"],
+    ["at-once", "concurrency"],
+  ])
+    await atrium.admin("PUT", `tenants/t/limits/${name}`, { scope: { kind: "tenant" }, dimension, limit: 500_000_000 });
+  await atrium.admin("PUT", "tenants/t/limits/key", { scope: { kind: "key" }, dimension: "requests", limit: 500_000_000 });
+  await costs(t, { model: "m", messages: [{ role: "user", content: "What is a short answer?" }] }, BOUNDS.governed);
+});
+
 /** Writes beside the upstream's and the client's: a journal's, which calls share when they come at once. */
 const BOUNDS = {
   call: { promises: 49, timers: 3, writes: 5, journalBytes: 800 },
+  governed: { promises: 49, timers: 3, writes: 5, journalBytes: 800 },
   stream: { promises: 44, timers: 5, writes: 14, journalBytes: 900 },
 };
 

@@ -145,21 +145,37 @@ export interface Passed {
   readonly outputBytes: number;
 }
 
+/** What a tokenizer counted; null where none did. */
+export interface Counted {
+  readonly input: number | null;
+  readonly output: number | null;
+}
+
+export const UNCOUNTED: Counted = { input: null, output: null };
+
 /**
- * Usage as we count it: a token is a frame or three bytes, whichever gives more (English text has about four bytes a token,
- * code and other scripts two to three), and never more than the bound. The input is estimated from its bound in bytes alike.
+ * Usage as we count it: by the model's tokenizer where that is known, else a token is a frame or three bytes, whichever gives more (English
+ * text has about four bytes a token, code and other scripts two to three); never more than the bound. The input is estimated
+ * from its bound in bytes alike.
  */
-export function countUsage(passed: Passed, bound: TokenBound): Usage {
-  const output = Math.max(passed.outputFrames, Math.ceil(passed.outputBytes / BYTES_PER_TOKEN));
-  return counted(estimatedInput(bound), Math.min(output, passed.outputBytes, bound.output));
+export function countUsage(passed: Passed, bound: TokenBound, by: Counted = UNCOUNTED): Usage {
+  const guess = Math.min(Math.max(passed.outputFrames, Math.ceil(passed.outputBytes / BYTES_PER_TOKEN)), passed.outputBytes);
+  return counted(Math.min(by.input ?? estimatedInput(bound), bound.input), Math.min(by.output ?? guess, bound.output));
 }
 
 /** A usage that was reported before the answer broke off, and what passed since the report: some providers report as they write. */
-export function countSince(reported: Usage, since: Passed, bound: TokenBound): Usage {
+export function countSince(reported: Usage, since: Passed, bound: TokenBound, by: Counted = UNCOUNTED): Usage {
   const room = Math.max(0, bound.output - outputTokens(reported.tokens));
-  const more = Math.min(countUsage(since, bound).tokens.output, room);
+  const more = Math.min(countUsage(since, bound, by).tokens.output, room);
   if (more === 0) return reported;
   return { tokens: { ...reported.tokens, output: reported.tokens.output + more }, source: "counted" };
+}
+
+/** Usage of an answer that was stopped because it went on past its bound: all of that, whatever else the upstream has made. */
+export function countAtBound(reported: Usage | null, bound: TokenBound, by: Counted = UNCOUNTED): Usage {
+  const { input } = bound;
+  const tokens = reported?.tokens ?? { ...NO_TOKENS, input_uncached: Math.min(by.input ?? estimatedInput(bound), input) };
+  return { tokens: { ...tokens, output: bound.output, reasoning: 0, audio_output: 0 }, source: "counted" };
 }
 
 /**

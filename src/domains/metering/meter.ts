@@ -1,9 +1,10 @@
-import type { Dialect, Ending, ResponseBody, WholeBody } from "../../kernel/frame.ts";
+import type { Dialect, Ending, FrameStream, ResponseBody, WholeBody } from "../../kernel/frame.ts";
 import { NO_TOKENS } from "../../kernel/tokens.ts";
 import type { ProviderResponse } from "../providers/index.ts";
 import { countUsage } from "./decide.ts";
 import { type Held, heldOf, overloaded } from "./hold.ts";
-import type { Hold, MeteredResponse, Settlement } from "./model.ts";
+import { countWithin, Lanes, type PromptCounter } from "./kept.ts";
+import type { Hold, MeteredResponse } from "./model.ts";
 import { Tally } from "./passed.ts";
 import type { Outcome } from "./settle.ts";
 import { type MeterNeeds, MeteredStream } from "./stream.ts";
@@ -12,15 +13,23 @@ import { type MeterNeeds, MeteredStream } from "./stream.ts";
  * Puts a provider's response behind its meter: the only place a MeteredResponse is minted. A stream is metered as it flows; a
  * whole body, or a count, is handed on once its SETTLE is durable, and the promise rejects with the problem `overloaded` when the journal cannot keep it.
  */
-export async function meter(response: ProviderResponse, hold: Hold, needs: MeterNeeds): Promise<MeteredResponse> {
-  const { wire, body } = response;
-  if (body.kind === "stream") {
-    const { promise: settled, resolve } = Promise.withResolvers<Settled>();
-    const stream = new MeteredStream(body.stream, wire, heldOf(hold), needs, (settlement, ending) => resolve({ settlement, ending }));
-    return mint({ wire, body: { kind: "stream", stream }, settled });
+export function meter(
+  response: ProviderResponse,
+  hold: Hold,
+  needs: MeterNeeds,
+  prompt: PromptCounter = uncounted,
+): Promise<MeteredResponse> {
+  const { body } = response;
+  switch (body.kind) {
+    case "stream":
+      return Promise.resolve(meterStream(response, body.stream, hold, needs, prompt));
+    case "whole":
+      return meterWhole(response, body.whole, heldOf(hold), needs, prompt);
+    case "count":
+      return settleNow(response, heldOf(hold), COUNTED, needs);
+    default:
+      return body satisfies never;
   }
-  const settlement = body.kind === "count" ? await settleCount(hold, needs) : await settleWhole(body.whole, hold, needs);
-  return mint({ wire, body, settled: Promise.resolve({ settlement, ending: COMPLETE }) });
 }
 
 function mint(response: { wire: Dialect | null; body: ResponseBody; settled: Promise<Settled> }): MeteredResponse {
@@ -30,36 +39,76 @@ function mint(response: { wire: Dialect | null; body: ResponseBody; settled: Pro
 type Settled = Awaited<MeteredResponse["settled"]>;
 const COMPLETE: Ending = { kind: "complete" };
 
-function settleWhole(whole: WholeBody, hold: Hold, needs: MeterNeeds): Promise<Settlement> {
-  const held = heldOf(hold);
-  return settleNow(held, wholeOutcome(whole, hold, Math.round(needs.clock.monotonic() - held.heldAt)), needs);
+function meterStream(
+  { wire }: ProviderResponse,
+  upstream: FrameStream,
+  hold: Hold,
+  needs: MeterNeeds,
+  prompt: PromptCounter,
+): MeteredResponse {
+  const { promise: settled, resolve } = Promise.withResolvers<Settled>();
+  const stream = new MeteredStream({ stream: upstream, wire }, heldOf(hold), needs, prompt, (settlement, ending) =>
+    resolve({ settlement, ending }),
+  );
+  return mint({ wire, body: { kind: "stream", stream }, settled });
+}
+
+function meterWhole(
+  response: ProviderResponse,
+  whole: WholeBody,
+  held: Held,
+  needs: MeterNeeds,
+  prompt: PromptCounter,
+): Promise<MeteredResponse> {
+  const { usage, ...outcome } = wholeOutcome(whole, Math.round(needs.clock.monotonic() - held.heldAt));
+  const used = usage ?? countWhole(whole, held, needs, prompt);
+  if (used instanceof Promise) return used.then((counted) => settleNow(response, held, { ...outcome, usage: counted }, needs));
+  return settleNow(response, held, { ...outcome, usage: used }, needs);
 }
 
 /** Counting tokens uses none. */
-function settleCount(hold: Hold, needs: MeterNeeds): Promise<Settlement> {
-  const usage: Outcome["usage"] = { tokens: NO_TOKENS, source: "reported" };
-  return settleNow(heldOf(hold), { status: "completed", usage, modelServed: null, firstTokenMs: null }, needs);
-}
+const COUNTED: Outcome = {
+  status: "completed",
+  usage: { tokens: NO_TOKENS, source: "reported" },
+  modelServed: null,
+  firstTokenMs: null,
+};
 
-function settleNow(held: Held, outcome: Outcome, { settler }: MeterNeeds): Promise<Settlement> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const settlement = settler.settle(held, outcome, (fault) => (fault === null ? resolve() : reject(overloaded(fault))));
-  return promise.then(() => settlement);
+function settleNow({ wire, body }: ProviderResponse, held: Held, outcome: Outcome, { settler }: MeterNeeds): Promise<MeteredResponse> {
+  return new Promise((resolve, reject) => {
+    const settlement = settler.settle(held, outcome, (fault) => {
+      if (fault === null) resolve(mint({ wire, body, settled: Promise.resolve({ settlement, ending: COMPLETE }) }));
+      else reject(overloaded(fault));
+    });
+  });
 }
 
 /** What one piece says of itself. Its first token came with its last. */
-function wholeOutcome(whole: WholeBody, hold: Hold, firstTokenMs: number): Outcome {
+function wholeOutcome(whole: WholeBody, firstTokenMs: number): Omit<Outcome, "usage"> & { readonly usage: Outcome["usage"] | null } {
   let usage: Outcome["usage"] | null = null;
   let modelServed: string | null = null;
   for (const event of whole.events()) {
     if (event.type === "usage") usage = event.usage;
     else if (event.type === "response-start") modelServed = event.model;
   }
-  return { status: "completed", usage: usage ?? countWhole(whole, hold), modelServed, firstTokenMs };
+  return { status: "completed", usage, modelServed, firstTokenMs };
 }
 
-function countWhole(whole: WholeBody, hold: Hold): Outcome["usage"] {
-  const tally = new Tally();
+function countWhole(
+  whole: WholeBody,
+  { facts }: Held,
+  { counter }: MeterNeeds,
+  prompt: PromptCounter,
+): Outcome["usage"] | Promise<Outcome["usage"]> {
+  const lanes = new Lanes();
+  const tally = new Tally(lanes);
   tally.addEvents(whole.events());
-  return countUsage({ outputFrames: 0, outputBytes: tally.outputBytes }, hold.facts.bound);
+  const passed = { outputFrames: 0, outputBytes: tally.outputBytes };
+  const encoding = counter?.encodingOf(facts.upstreamModel) ?? null;
+  if (counter === undefined || encoding === null) return countUsage(passed, facts.bound);
+  const { texts, factor } = lanes.texts();
+  const counting = countWithin({ input: prompt(), output: counter.count(encoding, texts) }, factor);
+  return counting.then((by) => countUsage(passed, facts.bound, by));
 }
+
+const uncounted: PromptCounter = () => null;

@@ -39,7 +39,7 @@ export type Hold = Brand<
     readonly facts: AttemptFacts;
     /** W: the most the attempt can be charged, pico-dollars. */
     readonly worstCase: PicoDollars;
-    /** The most output tokens to ask the upstream for; null when no hard limit asks for a bound. */
+    /** The most output tokens of one answer to ask the upstream for in place of the caller's maximum; null leaves that. */
     readonly outputBound: number | null;
   },
   "Hold"

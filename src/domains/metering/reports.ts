@@ -1,18 +1,18 @@
 import type { Transaction } from "kysely";
 import type { Clock } from "../../kernel/clock.ts";
-import { type AttemptId, type DeploymentId, isUuid, type KeyId, type ModelId, type ProjectId, type TenantId } from "../../kernel/ids.ts";
+import { type AttemptId, isUuid, type ModelId, type TenantId } from "../../kernel/ids.ts";
 import { formatUsd } from "../../kernel/money.ts";
 import { Problem } from "../../kernel/problem.ts";
 import { inputTokens, outputTokens, TOKEN_CLASSES } from "../../kernel/tokens.ts";
 import type { Database, Tables, TenantTransaction } from "../../storage/database/index.ts";
 import { type Page, toPage } from "../../storage/snapshot/index.ts";
-import type { TenantKeyring } from "../../storage/secrets/index.ts";
 import type { Allowed } from "../identity/index.ts";
 import { decodePage, encodePage } from "./cursor.ts";
-import type { AttemptStatus } from "./model.ts";
-import type { TagColumn, Tags } from "./tags.ts";
+import { type ExportFormat, type Write, writeRows } from "./exports.ts";
+import { type HopView, type Names, Opener, type OpenerNeeds } from "./hop-view.ts";
 import {
   type Dimension,
+  eachUsageBatch,
   type HopRow,
   type HopsFilter,
   modelsUsed,
@@ -22,25 +22,13 @@ import {
   usageHops,
 } from "./usage-query.ts";
 
-export interface ReportNeeds {
+export interface ReportNeeds extends OpenerNeeds {
   readonly database: Pick<Database, "forSystem">;
   readonly clock: Clock;
-  readonly tags: (tenant: TenantId) => TenantKeyring | null | Promise<TenantKeyring | null>;
-  readonly names: Names;
   /** 32 bytes; page cursors are authenticated with it. */
   readonly cursorSecret: Buffer;
   /** Ships what is settled, as far as a report may wait for it. */
   readonly flush: () => Promise<void>;
-  readonly sealing: Tags;
-}
-
-/** Names as the configuration knows them now; null for what it does not know any more. */
-export interface Names {
-  tenant(id: TenantId): string | null;
-  project(tenant: TenantId, id: ProjectId): string | null;
-  deployment(id: DeploymentId): string | null;
-  /** The live tenant that a name or id means. */
-  tenantNamed(nameOrId: string): TenantId | null;
 }
 
 /** What a bucketed report is asked for. Times in Unix seconds, [start, end). */
@@ -82,6 +70,8 @@ export interface BucketPage<Result> {
 export type Reports = ReturnType<typeof createReports>;
 
 export function createReports(needs: ReportNeeds) {
+  const opener = new Opener(needs);
+  let longExports = 0;
   return {
     /** A tenant's usage in time buckets; a project's key sees its project only. `report` tells one cursor from another's. */
     async buckets<Result>(
@@ -139,10 +129,50 @@ export function createReports(needs: ReportNeeds) {
         limit: query.limit + 1,
       };
       const rows = await needs.database.forSystem("report", (tx) => usageHops(tx, filter));
-      const keyrings = await keyringsOf(rows.map((row) => row.tenant_id));
-      return toPage(rows, query.limit, (row) => hopView(row, keyrings.get(row.tenant_id) ?? null));
+      return toPage(await opener.views(rows), query.limit, (view) => view);
+    },
+
+    /** Writes a tenant's usage rows, oldest first; a project's key sees its project only. */
+    exportTenant(tx: TenantTransaction, allowed: Allowed<"usage:read">, query: ExportQuery, write: Write): Promise<void> {
+      return exporting(query, (filter, long) => {
+        const own = { ...filter, tenant: allowed.tenant, projects: projectsOf(allowed, query) };
+        return writeRows(query.format, (take) => eachUsageBatch(tx, own, opened(take), long), write);
+      });
+    },
+
+    /** Writes the usage rows of all tenants, or of one: each tenant's oldest first. */
+    exportAll(query: ExportQuery & { readonly tenant?: string | undefined }, write: Write): Promise<void> {
+      return exporting(query, (filter, long) => {
+        const all = { ...filter, tenant: tenantOf(query.tenant), projects: query.project_ids ?? null };
+        return needs.database.forSystem("report", (tx) =>
+          writeRows(query.format, (take) => eachUsageBatch(tx, all, opened(take), long), write),
+        );
+      });
     },
   };
+
+  /** A long one holds a connection for as long as its reader takes. */
+  async function exporting(query: ExportQuery, work: (filter: UsageFilter, long: () => void) => Promise<void>): Promise<void> {
+    let isLong = false;
+    const long = (): void => {
+      if (longExports >= MAX_LONG_EXPORTS)
+        throw new Problem("overloaded", { message: "Other exports are running. Retry when they have ended.", retryAfterSeconds: 10 });
+      longExports += 1;
+      isLong = true;
+    };
+    await needs.flush();
+    const end = query.end_time ?? Math.floor(needs.clock.now() / 1000) + 1;
+    const start = query.start_time ?? end - DEFAULT_REPORT_SECONDS;
+    try {
+      await work({ ...EVERYTHING, from: instant(start), to: instant(end) }, long);
+    } finally {
+      if (isLong) longExports -= 1;
+    }
+  }
+
+  function opened(take: (views: readonly HopView[]) => Promise<void>): (rows: readonly HopRow[]) => Promise<void> {
+    return async (rows) => take(await opener.views(rows));
+  }
 
   async function tenantGroups(
     tx: TenantTransaction,
@@ -167,35 +197,20 @@ export function createReports(needs: ReportNeeds) {
   async function modelIds(tx: Transaction<Tables>, tenant: TenantId, filter: UsageFilter, wanted: ReadonlySet<string>): Promise<ModelId[]> {
     const keyring = await needs.tags(tenant);
     const used = await modelsUsed(tx, filter);
-    return used.filter((row) => wanted.has(opened(keyring, "model_requested", row.sealed, row.model_id))).map((row) => row.model_id);
+    return used.filter((row) => wanted.has(opener.open(keyring, "model_requested", row.sealed, row.model_id))).map((row) => row.model_id);
   }
 
   async function named(groups: readonly UsageGroup[]): Promise<NamedGroup[]> {
-    const keyrings = await keyringsOf(groups.flatMap((group) => (group.tenant === null ? [] : [group.tenant])));
+    const keyrings = await opener.keyrings(groups.flatMap((group) => (group.tenant === null ? [] : [group.tenant])));
     return groups.map((group) => {
       const keyring = group.tenant === null ? null : (keyrings.get(group.tenant) ?? null);
       return {
         ...group,
-        modelName: group.model === null ? null : opened(keyring, "model_requested", group.modelSealed, group.model),
-        featureName: openedIndex(keyring, "feature", group.featureSealed, group.featureIndex),
-        userName: openedIndex(keyring, "user", group.userSealed, group.userIndex),
+        modelName: group.model === null ? null : opener.open(keyring, "model_requested", group.modelSealed, group.model),
+        featureName: opener.tag(keyring, "feature", group.featureSealed, group.featureIndex),
+        userName: opener.tag(keyring, "user", group.userSealed, group.userIndex),
       };
     });
-  }
-
-  async function keyringsOf(tenants: readonly TenantId[]): Promise<Map<TenantId, TenantKeyring | null>> {
-    const keyrings = new Map<TenantId, TenantKeyring | null>();
-    for (const tenant of new Set(tenants)) keyrings.set(tenant, await needs.tags(tenant));
-    return keyrings;
-  }
-
-  function openedIndex(keyring: TenantKeyring | null, column: TagColumn, sealed: Buffer | null, index: Buffer | null): string | null {
-    return index === null ? null : opened(keyring, column, sealed, index.toString("hex"));
-  }
-
-  /** The value, or, when its tenant was erased, a pseudonym. */
-  function opened(keyring: TenantKeyring | null, column: TagColumn, sealed: Buffer | null, beside: string): string {
-    return (sealed === null ? null : needs.sealing.open(keyring, column, sealed, beside)) ?? `erased-${beside.slice(0, 8)}`;
   }
 
   function tenantOf(nameOrId: string | undefined): TenantId | null {
@@ -205,42 +220,13 @@ export function createReports(needs: ReportNeeds) {
     if (tenant === null) throw new Problem("invalid_request", { message: "'tenant' names no tenant.", param: "tenant" });
     return tenant;
   }
+}
 
-  function hopView(row: HopRow, keyring: TenantKeyring | null): HopView {
-    return {
-      id: row.id,
-      hop: row.hop,
-      call: row.call,
-      tenant_id: row.tenant_id,
-      tenant: needs.names.tenant(row.tenant_id),
-      project_id: row.project_id,
-      project: row.project_id === null ? null : needs.names.project(row.tenant_id, row.project_id),
-      key_id: row.key_id,
-      feature: opened(keyring, "feature", row.feature_sealed, row.feature_index.toString("hex")),
-      user: openedIndex(keyring, "user", row.user_sealed, row.user_index),
-      trace: row.trace,
-      kind: row.kind,
-      provider: row.provider,
-      model: opened(keyring, "model_requested", row.model_requested_sealed, row.model_id),
-      model_served: row.model_served,
-      deployment_id: row.deployment_id,
-      deployment: needs.names.deployment(row.deployment_id),
-      region: row.region,
-      price_version: row.price_version,
-      tokens: Object.fromEntries(TOKEN_CLASSES.map((tokenClass) => [tokenClass, row[tokenClass]])),
-      cost: formatUsd(row.cost),
-      charge: formatUsd(row.charge),
-      worst_case: formatUsd(row.worst_case),
-      bound: row.bound,
-      source: row.source,
-      estimated: row.estimated,
-      dispatch_unknown: row.dispatch_unknown,
-      status: row.status as AttemptStatus,
-      latency_ms: row.latency_ms,
-      first_token_ms: row.first_token_ms,
-      started_at: row.started_at.toISOString(),
-    };
-  }
+export interface ExportQuery {
+  readonly format: ExportFormat;
+  readonly start_time?: number | undefined;
+  readonly end_time?: number | undefined;
+  readonly project_ids?: readonly string[] | undefined;
 }
 
 export interface TotalsQuery {
@@ -266,40 +252,6 @@ export interface HopsQuery {
   readonly after: AttemptId | null;
   readonly order: "asc" | "desc";
   readonly limit: number;
-}
-
-export interface HopView {
-  id: AttemptId;
-  hop: string;
-  call: string;
-  tenant_id: TenantId;
-  tenant: string | null;
-  project_id: ProjectId | null;
-  project: string | null;
-  key_id: KeyId | null;
-  feature: string;
-  user: string | null;
-  trace: string | null;
-  kind: string;
-  provider: string;
-  model: string;
-  model_served: string;
-  deployment_id: DeploymentId;
-  deployment: string | null;
-  region: string | null;
-  price_version: string;
-  tokens: Record<string, number>;
-  cost: string;
-  charge: string;
-  worst_case: string;
-  bound: "proof" | "rule";
-  source: "reported" | "counted";
-  estimated: boolean;
-  dispatch_unknown: boolean;
-  status: AttemptStatus;
-  latency_ms: number;
-  first_token_ms: number | null;
-  started_at: string;
 }
 
 /** The buckets of [from, end), aligned to UTC and clipped to what was asked for, at most `limit`. Pure. */
@@ -371,7 +323,10 @@ function totalsRow(group: NamedGroup, dimensions: ReadonlySet<Dimension>, names:
 }
 
 /** A project's key sees its project, whatever it asks for. */
-function projectsOf(allowed: Allowed<"usage:read">, query: BucketQuery): readonly string[] | null {
+function projectsOf(
+  allowed: Allowed<"usage:read">,
+  query: { readonly project_ids?: readonly string[] | undefined },
+): readonly string[] | null {
   if (allowed.project === null) return query.project_ids ?? null;
   const { project } = allowed;
   return query.project_ids === undefined ? [project] : query.project_ids.filter((id) => id === project);
@@ -384,3 +339,5 @@ function instant(seconds: number): Date {
 const BUCKET_SECONDS = { "1m": 60, "1h": 3600, "1d": 86_400 } as const;
 const EVERYTHING = { tenant: null, projects: null, keys: null, models: null };
 const DEFAULT_REPORT_SECONDS = 30 * 86_400;
+/** Of more than one batch, at once, in this process: a platform's export takes one of the four connections that shipping needs too. */
+const MAX_LONG_EXPORTS = 2;

@@ -2,11 +2,12 @@ import { z } from "zod";
 import { type AttemptId, isUuid } from "../../kernel/ids.ts";
 import { formatUsd } from "../../kernel/money.ts";
 import { Problem } from "../../kernel/problem.ts";
-import { routeBuilder } from "../../kernel/route.ts";
+import { type Answer, type Download, routeBuilder } from "../../kernel/route.ts";
 import { inputTokens, outputTokens, TOKEN_CLASSES } from "../../kernel/tokens.ts";
 import type { TenantTransaction } from "../../storage/database/index.ts";
 import { afterId, pageOf } from "../../storage/snapshot/index.ts";
 import type { Proofs } from "../identity/index.ts";
+import { EXPORT_FORMATS, EXPORT_TYPES, type ExportFormat } from "./exports.ts";
 import { ATTEMPT_STATUSES } from "./model.ts";
 import type { BucketQuery, NamedGroup, Reports } from "./reports.ts";
 import { type Dimension, DIMENSIONS } from "./usage-query.ts";
@@ -85,6 +86,41 @@ export function meteringRoutes(reports: Reports) {
       audit: null,
       handler: async ({ query }) => ({ body: await reports.hops({ ...query, after: afterId(query.after) as AttemptId | null }) }),
     }),
+    route({
+      id: "platform_usage.export",
+      method: "GET",
+      path: "/admin/v1/usage/export",
+      summary:
+        "The usage rows of all tenants, one each attempt, as CSV, JSON Lines or FOCUS 1.2. The last 30 days unless told otherwise; all of one moment.",
+      permission: "platform:usage:read",
+      reach: "platform",
+      params: NOTHING,
+      query: exportQuery.extend({ tenant: z.string().min(1).max(200).optional().describe("Only this tenant, by name or id.") }),
+      body: null,
+      result: z.string(),
+      downloads: DOWNLOADS,
+      example: { params: {}, query: { format: "focus" } },
+      audit: null,
+      handler: async ({ query }) => exported(query, (write) => reports.exportAll(query, write)),
+    }),
+    route({
+      id: "usage.export",
+      method: "GET",
+      path: "/admin/v1/tenants/{tenant}/usage/export",
+      summary:
+        "A tenant's usage rows, or those of the key's project, one each attempt, oldest first, as CSV, JSON Lines or FOCUS 1.2. The last 30 days unless told otherwise.",
+      permission: "usage:read",
+      reach: "path",
+      params: z.strictObject({ tenant: z.string().min(1).max(200) }),
+      query: exportQuery,
+      body: null,
+      result: z.string(),
+      downloads: DOWNLOADS,
+      example: { params: { tenant: "example" }, query: { format: "csv" } },
+      audit: null,
+      handler: async ({ allowed, transaction, query }) =>
+        exported(query, (write) => reports.exportTenant(transaction, allowed, query, write)),
+    }),
   ];
 }
 
@@ -153,6 +189,21 @@ const hopsQuery = z.strictObject({
   tenant: z.string().min(1).max(200).optional().describe("Only this tenant, by name or id."),
   call: z.string().refine(isUuid, "must be the id of a call").optional(),
 });
+
+const exportQuery = z.strictObject({
+  format: z.enum(EXPORT_FORMATS),
+  start_time: time.optional(),
+  end_time: time.optional(),
+  project_ids: ids.optional(),
+});
+
+const DOWNLOADS = [...new Set(EXPORT_FORMATS.map((format) => EXPORT_TYPES[format].contentType))];
+
+/** `body` is what the answer would be if nothing were written. */
+function exported({ format }: { readonly format: ExportFormat }, write: Download["write"]): Answer<string> {
+  const { contentType, extension } = EXPORT_TYPES[format];
+  return { body: "", download: { contentType, fileName: `usage.${extension}`, write } };
+}
 
 const LIMITS = { "1m": { usual: 60, most: 1440 }, "1h": { usual: 24, most: 168 }, "1d": { usual: 7, most: 31 } } as const;
 

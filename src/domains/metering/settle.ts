@@ -18,8 +18,8 @@ export interface SettlerNeeds {
   readonly log: MeteringLog;
   /** Where the shipper looks before it decodes. */
   readonly recent?: Recent<Settlement>;
-  /** A SETTLE became durable. */
-  readonly settled: () => void;
+  /** A SETTLE became durable. Told again where one was written twice. */
+  readonly settled: (settlement: Settlement) => void;
 }
 
 export interface MeteringLog {
@@ -157,7 +157,7 @@ export class Settler {
     this.#needs.journal.whenDurable(sequence, (fault) => {
       if (fault === null) {
         if (this.#unkept.size > 0) this.#unkept.delete(settlement.attempt);
-        this.#needs.settled();
+        this.#needs.settled(settlement);
       } else this.#keep(settlement);
       done(fault);
     });

@@ -1,10 +1,11 @@
 import type { Clock } from "../../kernel/clock.ts";
-import type { TenantId } from "../../kernel/ids.ts";
+import type { AttemptId, TenantId } from "../../kernel/ids.ts";
 import type { RandomBytes } from "../../kernel/random.ts";
 import type { Database } from "../../storage/database/index.ts";
 import type { Journal } from "../../storage/journal/index.ts";
 import { RECORD } from "../../storage/journal/index.ts";
 import type { TenantKeyring } from "../../storage/secrets/index.ts";
+import type { BudgetLedger } from "./budgets/postings.ts";
 import type { Recent } from "./recent.ts";
 import { type Admission, encodeSettlement } from "./records.ts";
 import { Attempts, type SettledAttempt, settleLost } from "./replay.ts";
@@ -23,6 +24,10 @@ export interface ShipperNeeds {
   readonly tags: (tenant: TenantId) => TenantKeyring | null | Promise<TenantKeyring | null>;
   readonly sealing: Tags;
   readonly recent: { readonly admissions: Recent<Admission>; readonly settlements: Recent<Settlement> };
+  /** What batches are added to beside their rows. */
+  readonly ledger: BudgetLedger;
+  /** PostgreSQL has what was settled of these, and said so. */
+  readonly shipped: (attempts: readonly AttemptId[]) => void;
 }
 
 /** How far PostgreSQL is behind the journal. */
@@ -50,6 +55,10 @@ export class Shipper {
   #watermark = 0;
   /** Folded, and not yet in PostgreSQL: at most a batch. */
   #batch: SettledAttempt[] = [];
+  /** Of every SETTLE folded since the last batch was stored, also of those that repeat one or settle what never was admitted. */
+  #settles: AttemptId[] = [];
+  /** The last record that an earlier process left, what was settled for it included. */
+  #recovered = 0;
   #running: Promise<number> | null = null;
   #timer: NodeJS.Timeout | null = null;
   #waitingSince: number | null = null;
@@ -89,6 +98,7 @@ export class Shipper {
         "an earlier process left attempts open: charged by their bounds",
       );
     }
+    this.#recovered = Math.max(journal.durable(), sequence);
     this.wake();
     return lost.length;
   }
@@ -109,6 +119,30 @@ export class Shipper {
       if (this.#running !== null) await this.#running;
       else if ((await this.#ship()) === 0) break;
     }
+  }
+
+  /**
+   * Runs `work` while nothing is being shipped and nothing is half shipped; before it, ships what an earlier process left, or everything that is
+   * durable now. Rejects as `work` does, and when PostgreSQL cannot take what comes first.
+   */
+  async between<T>(first: "recovered" | "everything", work: () => Promise<T>): Promise<T> {
+    const through = first === "everything" ? this.#needs.journal.durable() : this.#recovered;
+    for (;;) {
+      if (this.#running !== null) await this.#running.catch(ignore);
+      else if (this.#folded >= through && this.#batch.length === 0) break;
+      else if ((await this.#ship()) === 0) break;
+    }
+    const working = work();
+    const running = working.then(nothingMoved, nothingMoved).finally(() => {
+      this.#running = null;
+    });
+    this.#running = running;
+    return working;
+  }
+
+  /** Whether everything that was settled is in PostgreSQL, and nothing is open. */
+  get isEmpty(): boolean {
+    return this.#attempts.open.size === 0 && this.#batch.length === 0 && this.#folded >= this.#needs.journal.durable();
   }
 
   /** Ships what it can in CLOSE_WAIT_MS and stops: a PostgreSQL that hangs does not keep the process from ending. */
@@ -177,6 +211,7 @@ export class Shipper {
     for (const record of records) {
       const settled = this.#attempts.apply(record);
       if (settled !== null) this.#batch.push(settled);
+      if (record.kind === RECORD.settle) this.#settles.push(record.attempt);
       this.#folded = record.sequence;
     }
   }
@@ -189,9 +224,11 @@ export class Shipper {
     const rows = await this.#rows();
     const at = new Date(clock.now());
     await database.forSystem("ship", async (tx) => {
-      if (this.#batch.length > 0) await insertSettled(tx, rows, at);
+      if (this.#batch.length > 0) await insertSettled(tx, rows, at, this.#needs.ledger);
       await advanceWatermark(tx, journal.id, watermark, at);
     });
+    this.#needs.shipped(this.#settles);
+    this.#settles = [];
     this.#batch = [];
     this.#watermark = watermark;
     if (!this.#gone) await journal.release(watermark);
@@ -208,6 +245,9 @@ export class Shipper {
     return rows;
   }
 }
+
+const ignore = (): void => {};
+const nothingMoved = (): number => 0;
 
 function backoffMs(failures: number): number {
   return Math.min(FIRST_BACKOFF_MS * 2 ** (failures - 1), LONGEST_BACKOFF_MS);

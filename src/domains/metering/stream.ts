@@ -1,11 +1,12 @@
 import { BOUNDS } from "../../kernel/bounds.ts";
 import type { Dialect, Ending, Frame, FrameSink, FrameStream } from "../../kernel/frame.ts";
-import type { Problem } from "../../kernel/problem.ts";
-import type { Usage } from "../../kernel/tokens.ts";
+import { Problem } from "../../kernel/problem.ts";
+import { outputTokens, type Usage } from "../../kernel/tokens.ts";
 import { type Journal, type JournalFault, RECORD } from "../../storage/journal/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
-import { countSince, countUsage, FIRST_MARK_STEP, LARGEST_MARK_STEP, nextMark } from "./decide.ts";
+import { countAtBound, type Counted, countSince, countUsage, FIRST_MARK_STEP, LARGEST_MARK_STEP, nextMark, UNCOUNTED } from "./decide.ts";
 import { type Held, overloaded } from "./hold.ts";
+import { countWithin, KeptText, type PromptCounter, type TextCounter } from "./kept.ts";
 import type { AttemptStatus, Settlement } from "./model.ts";
 import { Tally } from "./passed.ts";
 import { encodeMark } from "./records.ts";
@@ -15,6 +16,8 @@ export interface MeterNeeds {
   readonly journal: Journal;
   readonly clock: Clock;
   readonly settler: Settler;
+  /** Absent where nothing is counted but by its bytes. */
+  readonly counter?: TextCounter;
 }
 
 /** Called once, when the caller's side of the stream has ended. */
@@ -29,6 +32,7 @@ export class MeteredStream implements FrameStream, FrameSink {
   readonly #wire: Dialect | null;
   readonly #held: Held;
   readonly #needs: MeterNeeds;
+  readonly #prompt: PromptCounter;
   readonly #onSettled: OnSettled;
 
   #sink: FrameSink | null = null;
@@ -43,6 +47,13 @@ export class MeteredStream implements FrameStream, FrameSink {
   #choiceEnded = false;
   #modelServed: string | null = null;
   #firstTokenMs: number | null = null;
+  /** Since the last report; null where no tokenizer could count it. */
+  readonly #kept: KeptText | null;
+  readonly #encoding: string | null;
+  /** A look at whether the answer has passed its bound: under way, and not again before so many bytes. */
+  #isLooking = false;
+  #nextLookBytes = 0;
+  #isOverBound = false;
 
   /** The highest durable mark, and the one on its way to the disk, or null. */
   #mark = 0;
@@ -64,12 +75,21 @@ export class MeteredStream implements FrameStream, FrameSink {
   #cut: Ending | null = null;
   #ended = false;
 
-  constructor(upstream: FrameStream, wire: Dialect | null, held: Held, needs: MeterNeeds, onSettled: OnSettled) {
-    this.#upstream = upstream;
+  constructor(
+    { stream, wire }: { readonly stream: FrameStream; readonly wire: Dialect | null },
+    held: Held,
+    needs: MeterNeeds,
+    prompt: PromptCounter,
+    onSettled: OnSettled,
+  ) {
+    this.#upstream = stream;
     this.#wire = wire;
     this.#held = held;
     this.#needs = needs;
+    this.#prompt = prompt;
     this.#onSettled = onSettled;
+    this.#encoding = needs.counter?.encodingOf(held.facts.upstreamModel) ?? null;
+    this.#kept = this.#encoding === null ? null : new KeptText(wire);
   }
 
   pipe(sink: FrameSink): void {
@@ -99,6 +119,7 @@ export class MeteredStream implements FrameStream, FrameSink {
   frames(frames: readonly Frame[]): void {
     this.#firstTokenMs ??= Math.round(this.#needs.clock.monotonic() - this.#held.heldAt);
     const last = this.#observe(frames);
+    if (last === -1 && this.#tally.atMost > this.#held.facts.bound.output) this.#watchBound();
     if (this.#cut !== null) return;
     if (last === -1) this.#take(frames);
     else {
@@ -127,6 +148,7 @@ export class MeteredStream implements FrameStream, FrameSink {
     for (let index = 0; index < frames.length; index++) {
       const frame = frames[index] as Frame;
       this.#tally.add(frame, this.#wire);
+      this.#kept?.add(frame);
       if ((frame.notable || this.#modelServed === null) && this.#read(frame)) return index;
     }
     return -1;
@@ -150,15 +172,55 @@ export class MeteredStream implements FrameStream, FrameSink {
     this.#usageIsFinal = this.#choiceEnded;
     this.#usageFrames = this.#tally.outputFrames;
     this.#usageBytes = this.#tally.outputBytes;
+    this.#kept?.clear();
   }
 
   /** What was reported: of a whole answer at its end, else with what came since. */
-  #used(status: AttemptStatus): Usage {
+  #used(status: AttemptStatus, by: Counted): Usage {
     const { outputFrames, outputBytes } = this.#tally;
     const { bound } = this.#held.facts;
-    if (this.#usage === null) return countUsage(this.#tally, bound);
+    if (this.#isOverBound) return countAtBound(this.#usage, bound, by);
+    if (this.#usage === null) return countUsage(this.#tally, bound, by);
     if (status === "completed" && this.#usageIsFinal) return this.#usage;
-    return countSince(this.#usage, { outputFrames: outputFrames - this.#usageFrames, outputBytes: outputBytes - this.#usageBytes }, bound);
+    const since = { outputFrames: outputFrames - this.#usageFrames, outputBytes: outputBytes - this.#usageBytes };
+    return countSince(this.#usage, since, bound, by);
+  }
+
+  /** Null where no tokenizer is known. */
+  #count(): Promise<Counted> | null {
+    if (this.#encoding === null || this.#kept === null) return null;
+    const { texts, factor } = this.#kept.texts();
+    const output = this.#isOverBound || texts.length === 0 ? null : (this.#needs.counter?.count(this.#encoding, texts) ?? null);
+    return countWithin({ input: this.#usage === null ? this.#prompt() : null, output }, factor);
+  }
+
+  /**
+   * Stops an answer that has surely passed its bound: by its provider's word, or because no fewer tokens than its text has can spell it. One within
+   * its bound is never stopped, and seldom looked at: it has more frames than tokens, or six bytes and more a token.
+   */
+  #watchBound(): void {
+    const { output } = this.#held.facts.bound;
+    if (this.#choiceEnded || this.#settling || this.#cut !== null) return;
+    if (this.#usage !== null && outputTokens(this.#usage.tokens) > output) return this.#stopAtBound(output);
+    if (this.#usage !== null || this.#encoding === null || this.#kept === null || this.#isLooking) return;
+    const { outputFrames, outputBytes } = this.#tally;
+    if (outputBytes < this.#nextLookBytes || (outputFrames <= output + SPARE_FRAMES && outputBytes <= output * LOOK_BYTES_PER_TOKEN))
+      return;
+    this.#isLooking = true;
+    this.#nextLookBytes = outputBytes * NEXT_LOOK;
+    const seen = () => (this.#isLooking = false);
+    this.#needs.counter?.fewest(this.#encoding, this.#kept.texts().texts).then((tokens) => {
+      seen();
+      if (tokens > output && !this.#choiceEnded) this.#stopAtBound(output);
+    }, seen);
+  }
+
+  /** The caller is told: an end that looks like the model's own would claim that the answer is as long as was asked. */
+  #stopAtBound(tokens: number): void {
+    if (this.#settling || this.#cut !== null) return;
+    this.#isOverBound = true;
+    const message = `The model wrote on past the limit of ${tokens} output tokens, and was stopped.`;
+    this.#fail(new Problem("upstream_error", { message }));
   }
 
   #take(frames: readonly Frame[]): void {
@@ -221,7 +283,14 @@ export class MeteredStream implements FrameStream, FrameSink {
   #settle(status: AttemptStatus): void {
     if (this.#settling) return;
     this.#settling = true;
-    const outcome = { status, usage: this.#used(status), modelServed: this.#modelServed, firstTokenMs: this.#firstTokenMs };
+    const usage = this.#used(status, UNCOUNTED);
+    const counting = usage.source === "counted" ? this.#count() : null;
+    if (counting === null) this.#write(status, usage);
+    else void counting.then((by) => this.#write(status, this.#used(status, by)));
+  }
+
+  #write(status: AttemptStatus, usage: Usage): void {
+    const outcome = { status, usage, modelServed: this.#modelServed, firstTokenMs: this.#firstTokenMs };
     this.#settlement = this.#needs.settler.settle(this.#held, outcome, (fault) => this.#onSettleAnswered(fault));
     this.#endIfDone();
   }
@@ -266,5 +335,11 @@ interface Waiting {
 const UNTIL_SETTLED = Number.POSITIVE_INFINITY;
 const ABORTED: Ending = { kind: "aborted" };
 const COMPLETE: Ending = { kind: "complete" };
+/** A provider that sends a token a frame sends a few more that are none. */
+const SPARE_FRAMES = 16;
+/** English has about 4.5, and no language much more. */
+const LOOK_BYTES_PER_TOKEN = 6;
+/** A look takes about 1 µs a byte of the counting thread. */
+const NEXT_LOOK = 1.125;
 /** An upstream is paused as soon as a frame waits; what it had read may still come: at most one frame and a buffer. */
 const MAX_WAITING_BYTES = BOUNDS.frameBytes + BOUNDS.streamBufferBytes;

@@ -142,6 +142,27 @@ export function usageHops(tx: Transaction<Tables>, filter: HopsFilter): Promise<
   return query.execute();
 }
 
+/**
+ * Usage rows, by tenant and then in the order of admission, through a cursor: all of one moment, never more than a batch of them
+ * in memory. The transaction stays open until `take` has had them all. `long` is called first where they are more than one batch.
+ */
+export async function eachUsageBatch(
+  tx: Transaction<Tables>,
+  filter: UsageFilter,
+  take: (rows: readonly HopRow[]) => Promise<void>,
+  long: () => void,
+): Promise<void> {
+  const rows = filtered(tx, filter).selectAll().orderBy("tenant_id").orderBy("id");
+  await sql`DECLARE usage_export NO SCROLL CURSOR FOR ${rows}`.execute(tx);
+  for (let batches = 1, more = true; more; batches++) {
+    const batch = await sql<HopRow>`FETCH ${sql.lit(BATCH_ROWS)} FROM usage_export`.execute(tx);
+    more = batch.rows.length === BATCH_ROWS;
+    if (more && batches === 1) long();
+    if (batch.rows.length > 0) await take(batch.rows);
+  }
+  await sql`CLOSE usage_export`.execute(tx);
+}
+
 function tokensOf(row: Record<TokenClass, number>): Record<TokenClass, number> {
   return Object.fromEntries(TOKEN_CLASSES.map((tokenClass) => [tokenClass, row[tokenClass]])) as Record<TokenClass, number>;
 }
@@ -178,5 +199,7 @@ const GROUP_COLUMNS: readonly (readonly [Dimension, string])[] = [
   ["user", "user_index"],
 ];
 const MAX_GROUPS = 20_000;
+/** About 0.5 MB of rows. */
+const BATCH_ROWS = 500;
 const NO_PROJECT = "00000000-0000-0000-0000-000000000000" as ProjectId;
 const NO_MODEL = "00000000-0000-0000-0000-000000000000" as ModelId;

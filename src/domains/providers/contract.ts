@@ -3,7 +3,7 @@ import type { Brand } from "../../kernel/brand.ts";
 import type { AttemptId } from "../../kernel/ids.ts";
 import type { Dialect, ResponseBody } from "../../kernel/frame.ts";
 import type { ModelRequest } from "../../kernel/request.ts";
-import type { TokenBound } from "../../kernel/tokens.ts";
+import type { RequestBound } from "../../kernel/tokens.ts";
 import type { Deployment, Model } from "../catalog/index.ts";
 
 /** One dispatch, as a provider sees it. Providers are the only code that speaks to upstreams. */
@@ -97,7 +97,7 @@ export interface Provider<Rendered = unknown> {
   /** What `deployments.options` may say to this provider; absent for one that takes no options. */
   readonly options?: ZodType<Readonly<Record<string, unknown>>>;
   /** The most one dispatch of this request can use, tokens. Pure. */
-  bound(request: ModelRequest, model: Model): TokenBound;
+  bound(request: ModelRequest, model: Model): RequestBound;
   /** Refuses what this provider cannot honour, by field name (a Problem), before anything is held. Pure. */
   accept(request: ModelRequest, deployment: Deployment): void;
   /** What is sent for the request: what structured clone can carry, with Buffers at its top level only. Pure. */

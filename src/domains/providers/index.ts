@@ -4,4 +4,4 @@ export { createChunkRenderer, renderWhole } from "./dialects/openai/render.ts";
 export { isLarge } from "./large/large-bodies.ts";
 export { PARSERS, type ParserName } from "./large/parsers.ts";
 export { createLocalProvider } from "./local/local.ts";
-export { createProviders, type Providers } from "./service.ts";
+export { type CountedText, createProviders, type Providers } from "./service.ts";

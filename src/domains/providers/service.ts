@@ -1,9 +1,12 @@
 import type { Clock } from "../../kernel/clock.ts";
 import type { Attribution, ModelRequest } from "../../kernel/request.ts";
-import type { TokenBound } from "../../kernel/tokens.ts";
+import type { RequestBound } from "../../kernel/tokens.ts";
 import type { Deployment, Model } from "../catalog/index.ts";
 import type { Dispatch, Provider, ProviderResponse } from "./contract.ts";
+import { knownEncodingOf } from "./count/count.ts";
+import { BETWEEN, countableOf } from "./count/countable.ts";
 import { Counter } from "./count/counter.ts";
+import { createTokenizer, type Tokenizer } from "./count/tokenizer.ts";
 import { LargeBodies, bare, bareModel, withBuffers } from "./large/large-bodies.ts";
 import { LargeRequest } from "./large/large-request.ts";
 import type { ParserName } from "./large/parsers.ts";
@@ -23,9 +26,15 @@ export interface Providers {
   /** The provider's `accept`, where the request lies. Throws or rejects as that throws. */
   accept(provider: Provider, request: ModelRequest, deployment: Deployment): void | Promise<unknown>;
   /** The provider's `bound`, where the request lies; nothing for a count. */
-  bound(provider: Provider, request: ModelRequest, model: Model): TokenBound | Promise<TokenBound>;
+  bound(provider: Provider, request: ModelRequest, model: Model): RequestBound | Promise<RequestBound>;
+  /**
+   * The text of a prompt that is all text, in bytes and in the tokens that the deployment's tokenizer makes of it; null where that is not known
+   * here, or not soon. Never rejects.
+   */
+  countText(request: ModelRequest, deployment: Deployment): Promise<CountedText | null>;
   /** Resolves at the first frame or whole body. Rejects with DispatchError. */
   dispatch(provider: Provider, dispatch: Dispatch): Promise<ProviderResponse>;
+  readonly tokenizer: Tokenizer;
   /** Cuts what is in flight, closes connections and ends what providers keep running. */
   close(): Promise<void>;
 }
@@ -53,13 +62,33 @@ export function createProviders(needs: { readonly clock: Clock; readonly more?: 
         : request instanceof LargeRequest
           ? large.ask(request, { verb: "bound", provider: provider.id, model: bareModel(model) })
           : provider.bound(request, model),
+    countText: (request, deployment) => countText(request, deployment, counter),
     dispatch: (provider, dispatch) =>
       dispatch.request instanceof LargeRequest ? dispatchLarge(provider, dispatch, dispatch.request, large) : provider.dispatch(dispatch),
     list: () => [...byId.values()],
+    tokenizer: createTokenizer(counter),
     close: async () => {
       await Promise.all([upstream.close(), large.close(), counter.close(), ...all.map((provider) => provider.close?.())]);
     },
   };
+}
+
+export interface CountedText {
+  readonly bytes: number;
+  readonly tokens: number;
+}
+
+/** A large prompt is not counted: what it costs is not what makes it miss a budget by little. */
+async function countText(request: ModelRequest, { upstreamModel }: Deployment, counter: Counter): Promise<CountedText | null> {
+  const encoding = knownEncodingOf(upstreamModel);
+  if (encoding === null || request instanceof LargeRequest) return null;
+  try {
+    const { texts } = countableOf(request.chat(), null);
+    const bytes = texts.length - texts.reduce((ends, byte) => (byte === BETWEEN ? ends + 1 : ends), 0);
+    return { bytes, tokens: await counter.count({ texts, others: 0, encoding }) };
+  } catch {
+    return null;
+  }
 }
 
 async function dispatchLarge(provider: Provider, dispatch: Dispatch, request: LargeRequest, large: LargeBodies): Promise<ProviderResponse> {
@@ -70,4 +99,4 @@ async function dispatchLarge(provider: Provider, dispatch: Dispatch, request: La
 }
 
 /** No vendor bills the counting of tokens. */
-const NO_BOUND: TokenBound = { input: 0, output: 0, certainty: "proof" };
+const NO_BOUND: RequestBound = { input: 0, output: 0, certainty: "proof", answers: 1, each: 0, isStated: true };

@@ -9,6 +9,8 @@ import { NO_TOKENS, type TokenCounts } from "../../../kernel/tokens.ts";
 import type { Database } from "../../../storage/database/index.ts";
 import { type Journal, openJournal } from "../../../storage/journal/index.ts";
 import { createTenantKey, createTenantKeyring, type TenantKeyring } from "../../../storage/secrets/index.ts";
+import type { Budget } from "../budgets/model.ts";
+import type { WriteEvent } from "../budgets/needs.ts";
 import { createMetering } from "../index.ts";
 import type { AttemptFacts } from "../model.ts";
 import { factsOf, newId, PRICE, silent } from "./facts.ts";
@@ -41,7 +43,13 @@ export class TestKeyrings {
 }
 
 /** Metering on a real journal and database. */
-export function meteringOn(journal: Journal, database: Pick<Database, "forSystem">, keyrings: TestKeyrings) {
+export function meteringOn(
+  journal: Journal,
+  database: Pick<Database, "forSystem">,
+  keyrings: TestKeyrings,
+  writeEvent: WriteEvent = async () => true,
+  budgetsOf: (owner: TenantId) => readonly Budget[] = () => [],
+) {
   const metering = createMetering({
     journal,
     database,
@@ -49,6 +57,9 @@ export function meteringOn(journal: Journal, database: Pick<Database, "forSystem
     random: systemRandom,
     log: silent,
     tags: keyrings.of,
+    writeEvent,
+    budgetsOf,
+    refresh: async () => {},
     names: {
       tenant: (id) => `tenant-${id.slice(-4)}`,
       project: (tenant, id) => `project-${tenant.slice(-4)}-${id.slice(-4)}`,

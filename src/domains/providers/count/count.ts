@@ -8,8 +8,14 @@ export type CountText = (text: string) => number;
 
 /** The encoding of a model; of one that is not known, the newest: other vendors' tokenizers make about as many tokens. */
 export function encodingOf(upstreamModel: string): Encoding {
-  const name = upstreamModel.slice(upstreamModel.lastIndexOf("/") + 1);
-  return /^(?:gpt-4(?:$|-(?!o|\.))|gpt-3\.5|gpt-35)/.test(name) ? "cl100k_base" : "o200k_base";
+  return knownEncodingOf(upstreamModel) ?? "o200k_base";
+}
+
+/** The encoding that a model is known to have (OpenAI's `tiktoken/model.py`); null for other vendors' models. */
+export function knownEncodingOf(upstreamModel: string): Encoding | null {
+  const name = upstreamModel.slice(upstreamModel.lastIndexOf("/") + 1).replace(/^ft:/, "");
+  if (/^(?:gpt-4(?:$|-(?!o|\.))|gpt-3\.5|gpt-35)/.test(name)) return "cl100k_base";
+  return /^(?:gpt-(?:4o|4\.|[5-9]|oss)|chatgpt-4o|o[1-9])/.test(name) ? "o200k_base" : null;
 }
 
 /**
@@ -31,16 +37,37 @@ export async function loadEncoding(encoding: Encoding): Promise<CountText> {
 }
 
 /** Tokens of the texts; beyond COUNTED_BYTES the rest is taken to be as dense. */
-export function countTexts({ texts, others }: Countable, countText: CountText): number {
+export function countTexts({ texts, others, areEscaped = false }: Countable, countText: CountText): number {
   const counted = texts.subarray(0, COUNTED_BYTES);
   let tokens = 0;
-  for (let from = 0; from < counted.length;) {
-    const end = counted.indexOf(BETWEEN, from);
-    const to = end === -1 ? counted.length : end;
-    tokens += countLongRuns(counted.toString("utf8", from, to), countText);
+  for (const text of textsIn(counted, areEscaped)) tokens += countLongRuns(text, countText);
+  return others + Math.ceil(tokens * (texts.length / Math.max(1, counted.length)));
+}
+
+/** The fewest tokens that the texts can be, as far as COUNTED_BYTES. */
+export function fewestOf({ texts, areEscaped = false }: Countable, fewest: CountText): number {
+  return textsIn(texts.subarray(0, COUNTED_BYTES), areEscaped).reduce((sum, text) => sum + fewest(text), 0);
+}
+
+function textsIn(bytes: Buffer, areEscaped: boolean): string[] {
+  const texts: string[] = [];
+  for (let from = 0; from < bytes.length;) {
+    const end = bytes.indexOf(BETWEEN, from);
+    const to = end === -1 ? bytes.length : end;
+    const text = bytes.toString("utf8", from, to);
+    texts.push(areEscaped ? unescaped(text) : text);
     from = to + 1;
   }
-  return others + Math.ceil(tokens * (texts.length / Math.max(1, counted.length)));
+  return texts;
+}
+
+/** One that was cut inside an escape loses what follows the last whole one. */
+function unescaped(text: string): string {
+  for (const end of [text.length, text.lastIndexOf("\\")])
+    try {
+      return JSON.parse(`"${text.slice(0, end)}"`) as string;
+    } catch {}
+  return text;
 }
 
 /** Merging is quadratic in the length of a word, and of a gap between words: 200 kB of spaces took 21 s in one piece. Nobody writes such. */

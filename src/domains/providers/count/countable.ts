@@ -5,6 +5,8 @@ import { unsupported } from "../dialects/settings.ts";
 export interface Countable {
   /** Its texts in UTF-8, each ended by BETWEEN. */
   readonly texts: Buffer;
+  /** Whether they are as they stood in JSON, between the quotes. */
+  readonly areEscaped?: boolean;
   /** Tokens of what is no text: the template's, and images'. */
   readonly others: number;
 }

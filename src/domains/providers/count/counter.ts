@@ -7,6 +7,8 @@ import type { Encoding } from "./count.ts";
 /** What the counting thread is sent, one at a time; it answers with a number. */
 export interface CountOrder extends Countable {
   readonly encoding: Encoding;
+  /** The fewest tokens of the encoding that can spell the texts, in place of those that its tokenizer makes. */
+  readonly fewest?: boolean;
 }
 
 /** Bounds of counting. */

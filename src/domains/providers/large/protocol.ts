@@ -1,6 +1,6 @@
 import { Problem, type ProblemCode } from "../../../kernel/problem.ts";
 import type { Attribution, ModelRequest } from "../../../kernel/request.ts";
-import type { TokenBound } from "../../../kernel/tokens.ts";
+import type { RequestBound } from "../../../kernel/tokens.ts";
 import type { Deployment, Model } from "../../catalog/index.ts";
 import type { RenderValues } from "../contract.ts";
 import type { ParserName } from "./parsers.ts";
@@ -27,7 +27,7 @@ export type Question =
 export interface Answers {
   readonly parse: RequestHead;
   readonly accept: null;
-  readonly bound: TokenBound;
+  readonly bound: RequestBound;
   /** A provider's own rendering. */
   readonly render: unknown;
 }

@@ -2,7 +2,7 @@ import { textOf, type ChatMessage, type ChatRequest, type ChatSetting } from "..
 import type { Dialect } from "../../../kernel/frame.ts";
 import { Problem } from "../../../kernel/problem.ts";
 import type { ModelRequest } from "../../../kernel/request.ts";
-import type { TokenBound } from "../../../kernel/tokens.ts";
+import type { RequestBound } from "../../../kernel/tokens.ts";
 import type { Model } from "../../catalog/index.ts";
 import { SCHEMA_PATHS, reasoningName, settingName, unsupported } from "../dialects/settings.ts";
 import type { Generation, GenerationMessage, GrammarSchema } from "./protocol.ts";
@@ -65,7 +65,7 @@ function toMessage(message: ChatMessage): GenerationMessage {
  * Bytes of text, since no tokenizer that GGUF files come with makes two tokens of one byte; a `rule`, because the chat template is
  * the file's own and is not read here. Neither side passes the context window: the child refuses a longer prompt and cuts the answer there.
  */
-export function localBound(request: ModelRequest, model: Model): TokenBound {
+export function localBound(request: ModelRequest, model: Model): RequestBound {
   const chat = request.chat();
   let input = TEMPLATE_TOKENS + MESSAGE_TOKENS * chat.messages.length;
   for (const { content } of chat.messages) {
@@ -76,8 +76,9 @@ export function localBound(request: ModelRequest, model: Model): TokenBound {
   }
   if (chat.tools.length > 0) input += TOOLS_PREAMBLE_TOKENS;
   for (const tool of chat.tools) input += TOKENS_A_BYTE_RENDERED * Buffer.byteLength(JSON.stringify(tool));
-  const output = Math.min(chat.maxOutputTokens ?? Infinity, model.maxOutputTokens ?? Infinity, model.contextWindow);
-  return { input: Math.min(input, model.contextWindow), output, certainty: "rule" };
+  const each = Math.min(chat.maxOutputTokens ?? Infinity, model.maxOutputTokens ?? Infinity, model.contextWindow);
+  const isStated = chat.maxOutputTokens !== null;
+  return { input: Math.min(input, model.contextWindow), output: each, certainty: "rule", answers: 1, each, isStated };
 }
 
 /** Default system prompt and the template's own text. */

@@ -3,7 +3,7 @@ import type { ModelEvent } from "../../../kernel/events.ts";
 import type { ResponseBody } from "../../../kernel/frame.ts";
 import { Problem } from "../../../kernel/problem.ts";
 import type { ModelRequest } from "../../../kernel/request.ts";
-import type { TokenBound, TokenCounts } from "../../../kernel/tokens.ts";
+import type { RequestBound, TokenCounts } from "../../../kernel/tokens.ts";
 import type { Deployment, Model } from "../../catalog/index.ts";
 import { DispatchError, type Dispatch, type DispatchFailure, type DispatchOf, type Provider, type ProviderResponse } from "../contract.ts";
 import { accepted } from "../dispatch.ts";
@@ -32,10 +32,11 @@ export function simulated(needs: { readonly clock: Clock }): Provider<Script> {
 }
 
 /** Exact for the input: its tokenizer is its own. */
-function bound(request: ModelRequest, model: Model): TokenBound {
+function bound(request: ModelRequest, model: Model): RequestBound {
   const chat = request.chat();
   const each = chat.maxOutputTokens ?? model.maxOutputTokens ?? model.contextWindow;
-  return { input: countInput(chat), output: chat.choices * each, certainty: "proof" };
+  const isStated = chat.maxOutputTokens !== null;
+  return { input: countInput(chat), output: chat.choices * each, certainty: "proof", answers: chat.choices, each, isStated };
 }
 
 function accept(request: ModelRequest, deployment: Deployment): void {

@@ -1,5 +1,5 @@
 import type { Json, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
-import type { TokenBound } from "../../../../kernel/tokens.ts";
+import type { RequestBound } from "../../../../kernel/tokens.ts";
 import type { Model } from "../../../catalog/index.ts";
 import { membersOf } from "../parsed-request.ts";
 import { list, number, object, string } from "../read.ts";
@@ -12,7 +12,7 @@ import { FIELDS } from "./fields.ts";
  * without a term (a PDF, whose pages nobody here has counted; a typed client tool, whose definition is the provider's) counts as
  * the context window, once for all of them: a longer prompt is rejected. Thinking is part of the output.
  */
-export function bound(request: ModelRequest, model: Model): TokenBound {
+export function bound(request: ModelRequest, model: Model): RequestBound {
   const { fields } = request;
   const tally: Tally = { tokens: TEMPLATE_TOKENS, unknownParts: 0 };
   addContent(fields["system"], tally);
@@ -20,7 +20,8 @@ export function bound(request: ModelRequest, model: Model): TokenBound {
   addTools(request, tally);
   for (const key of Object.keys(fields)) if (!FIELDS.has(key)) tally.unknownParts++;
   const input = tally.tokens + (tally.unknownParts > 0 ? model.contextWindow : 0);
-  return { input, output: maxTokens(fields, model), certainty: "rule" };
+  const each = maxTokens(fields, model);
+  return { input, output: each, certainty: "rule", answers: 1, each, isStated: number(fields["max_tokens"]) !== null };
 }
 
 /** The caller's maximum, else what is sent for one who set none: tokens, thinking included. */

@@ -1,5 +1,5 @@
 import type { Json, JsonObject, ModelRequest } from "../../../../kernel/request.ts";
-import type { TokenBound } from "../../../../kernel/tokens.ts";
+import type { RequestBound } from "../../../../kernel/tokens.ts";
 import type { Model } from "../../../catalog/index.ts";
 import { membersOf } from "../parsed-request.ts";
 import { list, number, object, string } from "../read.ts";
@@ -20,18 +20,19 @@ export interface BoundRule {
  * all of them: every upstream of this dialect rejects or cuts a prompt that is longer than its window. Nothing is
  * re-serialised: schemas are measured in the caller's own bytes.
  */
-export function bound(request: ModelRequest, model: Model, rule: BoundRule): TokenBound {
+export function bound(request: ModelRequest, model: Model, rule: BoundRule): RequestBound {
   const { fields } = request;
   const tally: Tally = { tokens: TEMPLATE_TOKENS, unknownParts: 0, proven: rule.byteLevelTokenizer };
   for (const message of list(fields["messages"])) addMessage(object(message), rule, tally);
   addSchemas(request, tally);
   for (const key of Object.keys(fields)) if (!FIELDS.has(key) && isSet(fields[key])) tally.unknownParts++;
   const input = tally.tokens + (tally.unknownParts > 0 ? model.contextWindow : 0);
-  const choices = Math.max(1, number(fields["n"]) ?? 1, number(fields["best_of"]) ?? 1);
+  const answers = Math.max(1, number(fields["n"]) ?? 1, number(fields["best_of"]) ?? 1);
   const asked = Math.max(number(fields["max_completion_tokens"]) ?? 0, number(fields["max_tokens"]) ?? 0);
   const each = asked > 0 ? asked : (model.maxOutputTokens ?? model.contextWindow);
   const predicted = textBytes(object(fields["prediction"])["content"]);
-  return { input, output: choices * each + predicted, certainty: tally.proven && tally.unknownParts === 0 ? "proof" : "rule" };
+  const certainty = tally.proven && tally.unknownParts === 0 ? "proof" : "rule";
+  return { input, output: answers * each + predicted, certainty, answers, each, isStated: asked > 0 };
 }
 
 /** The chat template and default system prompt of a deployment. */
