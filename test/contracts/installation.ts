@@ -15,13 +15,19 @@ export interface Installation {
   readonly database: TestDatabase;
   /** Every route of its HTTP server, as Fastify mounted it: `GET /v1/models/:model`. */
   readonly mounted: readonly string[];
+  /** The server itself, for requests that need no socket. */
+  readonly server: FastifyInstance;
 }
 
 /** Atrium as it ships, in this process, on a fresh database; stopped with the test. */
 export async function startInstallation(t: TestContext): Promise<Installation> {
   const database = await freshDatabase(t, "embedded");
   const dataDirectory = await mkdtemp(path.join(tmpdir(), "atrium-contracts-"));
-  const { result: atrium, mounted } = await watchingRoutes(() =>
+  const {
+    result: atrium,
+    mounted,
+    server,
+  } = await watchingRoutes(() =>
     startAtrium(
       readConfig({
         PORT: "0",
@@ -38,19 +44,23 @@ export async function startInstallation(t: TestContext): Promise<Installation> {
     await atrium.close();
     await rm(dataDirectory, { recursive: true, force: true });
   });
-  return { url: atrium.url, database, mounted };
+  return { url: atrium.url, database, mounted, server };
 }
 
 /** Fastify announces each server it makes before any route is mounted, so none is missed. */
-async function watchingRoutes<T>(start: () => Promise<T>): Promise<{ result: T; mounted: string[] }> {
+async function watchingRoutes<T>(start: () => Promise<T>): Promise<{ result: T; mounted: string[]; server: FastifyInstance }> {
   const mounted: string[] = [];
+  let server: FastifyInstance | null = null;
   const watch = (message: unknown) => {
     const { fastify } = message as { fastify: FastifyInstance };
+    server ??= fastify;
     fastify.addHook("onRoute", ({ method, url }) => void mounted.push(...[method].flat().map((each) => `${each} ${url}`)));
   };
   subscribe("fastify.initialization", watch);
   try {
-    return { result: await start(), mounted };
+    const result = await start();
+    if (server === null) throw new Error("no server was made");
+    return { result, mounted, server };
   } finally {
     unsubscribe("fastify.initialization", watch);
   }

@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BESIDE_THE_TABLE, routeTable } from "../../scripts/route-table.ts";
-import { ADMIN_KEY, startInstallation } from "./installation.ts";
+import { startInstallation } from "./installation.ts";
 import { runMatrix, summary } from "./matrix.ts";
 import { worldAt } from "./real-world.ts";
 
 test("every cell of the matrix over the real route table is covered, and every mounted route is of the table or named here", async (t) => {
-  const { url, database, mounted } = await startInstallation(t);
+  const installation = await startInstallation(t);
+  const { database, mounted } = installation;
   const routes = routeTable();
   const inTable = new Set(routes.map((route) => `${route.method} ${route.path.replaceAll(/\{(\w+)\}/g, ":$1")}`));
   assert.deepEqual(
@@ -20,7 +21,7 @@ test("every cell of the matrix over the real route table is covered, and every m
     "in the route table or named, but not mounted",
   );
 
-  const cells = await database.asSuperuser((superuser) => runMatrix(worldAt(url, ADMIN_KEY, routes, superuser)));
+  const cells = await database.asSuperuser((superuser) => runMatrix(worldAt(installation, routes, superuser)));
   t.diagnostic(summary(cells));
   assert.equal(cells.filter((cell) => cell.verdict !== "covered").length, 0, summary(cells));
 });

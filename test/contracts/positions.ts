@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { z } from "zod";
 import { PLATFORM_TENANT } from "../../src/kernel/ids.ts";
 import type { AnyRoute } from "../../src/surfaces/admin/route-table.ts";
 import { fieldsOf } from "./inputs.ts";
@@ -12,6 +13,8 @@ export interface Position {
   /** A value like this one that was never given to anything. */
   stranger(value: string): string;
   call(stage: Stage, route: AnyRoute, key: string | null, value: string): Promise<Received>;
+  /** Why the owner's same call, with a thing of the owner's there, fails: then nothing here proves anything. Null where it does not. */
+  fault(stage: Stage, route: AnyRoute): Promise<string | null>;
 }
 
 export interface Probe {
@@ -23,20 +26,25 @@ export interface Probe {
   readonly expect: "as if it never existed" | "refused" | "any answer";
 }
 
-/** All positions of a route: its path's parameters, and the fields of query and body that are named like one of the table's parameters. */
+/** All positions of a route: its path's parameters, the headers, and the fields of query and body, at any depth, that are named like one of the table's parameters. */
 export function positionsOf(route: AnyRoute, stage: Stage): Position[] {
   const inPath = templatesOf(route.path).map((template) => pathPosition(route, template));
   const inQuery = fieldsOf(route.query)
     .filter((field) => kindOf(field, stage) !== null)
-    .map((field) => fieldPosition(route, "query", field, stage));
-  const inBody =
-    route.body === null
-      ? []
-      : fieldsOf(route.body)
-          .filter((field) => kindOf(field, stage) !== null)
-          .map((field) => fieldPosition(route, "body", field, stage));
-  return [...inPath, ...inQuery, ...inBody, ...wrongParent(route, stage), ...inHeaders(route)];
+    .map((field) => queryPosition(route, field, stage));
+  const inBody = route.body === null ? [] : bodyFields(route.body).filter(({ at }) => kindOf(at.at(-1) as string, stage) !== null);
+  return [
+    ...inPath,
+    ...inQuery,
+    ...inBody.map((field) => bodyPosition(route, field, stage)),
+    ...wrongParent(route, stage),
+    ...inHeaders(route),
+    ...ofRepeats(route, stage),
+  ];
 }
+
+/** The call with the owner's things everywhere is tried once for the whole route. */
+const noFault = async (): Promise<null> => null;
 
 function lookalike(value: string): string {
   const random = randomBytes(value.length);
@@ -73,6 +81,7 @@ function wrongParent(route: AnyRoute, stage: Stage): Position[] {
     {
       name: `path {${leafOf(leaf)}} below another {${leafOf(parent)}}`,
       stranger: lookalike,
+      fault: noFault,
       async values(stage) {
         const { id, name } = stage.thing(leaf, "B");
         const free = leaf === route.path && route.method === "PUT";
@@ -85,7 +94,7 @@ function wrongParent(route: AnyRoute, stage: Stage): Position[] {
         );
       },
       async call(stage, _route, key, value) {
-        return stage.call(route, key, {
+        return stage.ask(route, key, {
           ...stage.params(route, "B"),
           [leafOf(parent)]: handleOf(await stage.sibling(parent)),
           [leafOf(leaf)]: value,
@@ -102,6 +111,7 @@ function inHeaders(route: AnyRoute): Position[] {
     {
       name: "headers",
       stranger: lookalike,
+      fault: noFault,
       async values(stage, reachesEverything) {
         if (reachesEverything && route.reach !== "path") return [];
         const named = stage.things("A").filter(({ kind }) => kind === "tenant" || kind === "project");
@@ -112,7 +122,7 @@ function inHeaders(route: AnyRoute): Position[] {
         );
       },
       call: (stage, _route, key, value) =>
-        stage.call(route, key, stage.params(route, "B"), "B", { headers: Object.fromEntries(TENANT_HEADERS.map((name) => [name, value])) }),
+        stage.ask(route, key, stage.params(route, "B"), "B", { headers: Object.fromEntries(TENANT_HEADERS.map((name) => [name, value])) }),
     },
   ];
 }
@@ -126,8 +136,9 @@ function pathPosition(route: AnyRoute, template: string): Position {
   return {
     name: `path {${parameter}}`,
     stranger: lookalike,
+    fault: noFault,
     values: (stage, reachesEverything) => pathProbes(stage, template, free, reachesEverything),
-    call: (stage, _route, key, value) => stage.call(route, key, { ...stage.params(route, "B"), [parameter]: value }),
+    call: (stage, _route, key, value) => stage.ask(route, key, { ...stage.params(route, "B"), [parameter]: value }),
   };
 }
 
@@ -135,8 +146,7 @@ async function pathProbes(stage: Stage, template: string, free: boolean, reaches
   const own = stage.thing(template, "B");
   const foreign = stage.thing(template, "A");
   // The platform's admin may see A; to it only a child under the wrong parent is foreign.
-  const isForeign =
-    template.includes("{tenant}") && foreign.id !== own.id && !(reachesEverything && template.endsWith("/tenants/{tenant}"));
+  const isForeign = stage.isTenants(template) && foreign.id !== own.id && !(reachesEverything && template.endsWith("/tenants/{tenant}"));
   const deleted = await stage.deleted(template);
   const never = (what: string, value: string | null): Probe[] =>
     value === null ? [] : [{ what, value, form: what.endsWith("id") ? "id" : "name", expect: "as if it never existed" }];
@@ -148,7 +158,8 @@ async function pathProbes(stage: Stage, template: string, free: boolean, reaches
     ...(template.endsWith("/tenants/{tenant}") ? never("the platform's own id", PLATFORM_TENANT) : []),
     ...never("deleted id", deleted?.id ?? null),
     ...(free ? [] : never("deleted name", deleted?.name ?? null)),
-    ...(own.name === null || free ? [] : never("other case", flipCase(own.name))),
+    // Addresses of mail are one whatever their case.
+    ...(own.name === null || free || own.name.includes("@") ? [] : never("other case", flipCase(own.name))),
     ...(own.id === null ? [] : [refused("id in other case", flipCase(own.id))]),
     // A fine name for a new thing.
     ...(free ? [] : [refused("null", "null")]),
@@ -165,22 +176,130 @@ function flipCase(text: string): string {
   return upper === text ? text.toLowerCase() : upper;
 }
 
-function fieldPosition(route: AnyRoute, place: "query" | "body", field: string, stage: Stage): Position {
+function queryPosition(route: AnyRoute, field: string, stage: Stage): Position {
+  const kind = kindOf(field, stage) ?? "";
+  const call: Position["call"] = async (on, _route, key, value) => {
+    const params = on.params(route, "B");
+    return on.ask(route, key, params, "B", { path: withQuery(on, route, params, field, value) });
+  };
   return {
-    name: `${place} ${field}`,
-    stranger: kindOf(field, stage) === ANY ? successor : lookalike,
+    name: `query ${field}`,
+    stranger: kind === ANY ? successor : lookalike,
     // Whoever reaches everything, over a route that is nobody's in particular, may name anybody's things.
-    values: async (_stage, reachesEverything) =>
-      fieldProbes(stage, kindOf(field, stage) ?? "", reachesEverything && route.reach !== "path"),
-    call: async (_stage, _route, key, value) => {
-      const params = stage.params(route, "B");
-      if (place === "query") return stage.call(route, key, params, "B", { path: withQuery(stage, route, params, field, value) });
-      const body = stage.body(route, "B");
-      // One fixed name, so that two probes differ in nothing but the value.
-      const fixed = "name" in body && route.method === "POST" ? { name: `probe-${lookalike("aaaaaaaa")}` } : {};
-      return stage.call(route, key, params, "B", { body: { ...body, ...fixed, [field]: shaped(route, field, value) } });
+    values: (on, reachesEverything) => fieldProbes(on, kind, reachesEverything && route.reach !== "path"),
+    call,
+    fault: async (on) => {
+      const value = kind === ANY ? null : ownValue(on, route, kind);
+      return value === null ? null : faultOf(await call(on, route, on.adminKey(route, "B"), value), `query ${field}`);
     },
   };
+}
+
+/** A field of a body that names something: where it is, and what beside it says that it counts (`kind` of a scope). */
+interface BodyField {
+  readonly at: readonly string[];
+  readonly kind: string | null;
+  readonly isList: boolean;
+}
+
+function bodyPosition(route: AnyRoute, field: BodyField, stage: Stage): Position {
+  const name = `body ${field.at.join(".")}`;
+  const kind = kindOf(field.at.at(-1) as string, stage) ?? "";
+  const call: Position["call"] = async (on, _route, key, value) => {
+    const body = { ...on.body(route, "B"), ...on.world.controls?.[`${route.id} ${name}`] };
+    // One fixed name, so that two probes differ in nothing but the value.
+    const fixed = "name" in body && route.method === "POST" ? { name: `probe-${lookalike("aaaaaaaa")}` } : {};
+    return on.ask(route, key, on.besides(route, "B"), "B", { body: planted({ ...body, ...fixed }, field, value) });
+  };
+  return {
+    name,
+    stranger: lookalike,
+    values: (on, reachesEverything) => fieldProbes(on, kind, reachesEverything && route.reach !== "path"),
+    call,
+    fault: async (on) => {
+      const value = ownValue(on, route, kind);
+      return value === null || on.world.controls?.[`${route.id} ${name}`] === null
+        ? null
+        : faultOf(await call(on, route, on.adminKey(route, "B"), value), name);
+    },
+  };
+}
+
+/** B's own thing of a kind, the platform's at a route of the platform's; null where the route can name none. */
+function ownValue(stage: Stage, route: AnyRoute, kind: string): string | null {
+  const things = stage.things("B").filter((each) => each.kind === kind);
+  const thing =
+    route.reach === "platform"
+      ? things.find((each) => !stage.isTenants(each.template) && things.every((other) => !stage.isTenants(other.template)))
+      : (things.find((each) => stage.isTenants(each.template)) ?? things[0]);
+  return thing === undefined ? null : (thing.id ?? thing.name);
+}
+
+function faultOf({ status, text }: Received, where: string): string | null {
+  return status < 300 ? null : `with the owner's own at '${where}' the call answered ${status} ${text}`;
+}
+
+/** The body with the value at the field; a `kind` beside it that can be what the field names is made so. */
+function planted(body: Record<string, unknown>, { at, kind, isList }: BodyField, value: string): Record<string, unknown> {
+  const [first, ...rest] = at as [string, ...string[]];
+  if (rest.length === 0) return { ...body, ...(kind === null ? {} : { kind }), [first]: isList ? [value] : value };
+  const inner = (body[first] ?? {}) as Record<string, unknown>;
+  return { ...body, [first]: planted(inner, { at: rest, kind, isList }, value) };
+}
+
+/** Every field of a body that can hold a text, at any depth. */
+function bodyFields(schema: z.ZodType): BodyField[] {
+  const visit = (node: JsonSchema, at: readonly string[]): BodyField[] => {
+    if (typeof node === "boolean") return [];
+    const alternatives = [...(node.anyOf ?? []), ...(node.oneOf ?? []), ...(node.allOf ?? [])].flatMap((each) => visit(each, at));
+    const properties = Object.entries(node.properties ?? {}).flatMap(([name, child]) => fieldsIn(node, name, child as JsonSchema, at));
+    return [...alternatives, ...properties];
+  };
+  const fieldsIn = (parent: JsonSchema, name: string, child: JsonSchema, at: readonly string[]): BodyField[] => {
+    const path = [...at, name];
+    return [
+      ...(holdsText(child) ? [{ at: path, kind: kindBeside(parent, name), isList: isListOfTexts(child) }] : []),
+      ...visit(child, path),
+    ];
+  };
+  const found = visit(z.toJSONSchema(schema, { io: "input", unrepresentable: "any" }), []);
+  return [...new Map(found.map((field) => [field.at.join("."), field])).values()];
+}
+
+type JsonSchema = z.core.JSONSchema._JSONSchema;
+
+function holdsText(schema: JsonSchema): boolean {
+  if (typeof schema === "boolean") return schema;
+  if (schema.anyOf !== undefined) return schema.anyOf.some(holdsText);
+  return [schema.type].flat().includes("string") || isListOfTexts(schema);
+}
+
+function isListOfTexts(schema: JsonSchema): boolean {
+  if (typeof schema === "boolean") return false;
+  if (schema.anyOf !== undefined)
+    return schema.anyOf.some(isListOfTexts) && !schema.anyOf.some((each) => holdsText(each) && !isListOfTexts(each));
+  return schema.type === "array" && schema.items !== undefined && !Array.isArray(schema.items) && holdsText(schema.items);
+}
+
+/** The value of a sibling `kind` under which the field counts, where there is one of its name. */
+function kindBeside(parent: JsonSchema, name: string): string | null {
+  const kind = typeof parent === "boolean" ? undefined : parent.properties?.["kind"];
+  return typeof kind === "object" && kind.enum?.includes(name) === true ? name : null;
+}
+
+/** An Idempotency-Key names an earlier request: of anybody else's it is as one that was never used. */
+function ofRepeats(route: AnyRoute, stage: Stage): Position[] {
+  if (route.method !== "POST" || !stage.world.remembers) return [];
+  return [
+    {
+      name: "header idempotency-key",
+      stranger: (value) => `${value}-unused`,
+      fault: noFault,
+      values: async () => ["null", "*", "%", "0"].map((value): Probe => ({ what: `'${value}'`, value, form: value, expect: "any answer" })),
+      call: async (on, _route, key, value) =>
+        on.ask(route, key, on.params(route, "B"), "B", { headers: { "content-type": "application/json", "idempotency-key": value } }),
+    },
+  ];
 }
 
 function withQuery(stage: Stage, route: AnyRoute, params: Readonly<Record<string, string>>, field: string, value: string): string {
@@ -188,11 +307,6 @@ function withQuery(stage: Stage, route: AnyRoute, params: Readonly<Record<string
   query.delete(field);
   query.set(acceptsList(route.query, field, value) ? `${field}[]` : field, value);
   return `${pathFor(route, params)}?${query.toString()}`;
-}
-
-/** Wrapped in a list where the field is one. */
-function shaped(route: AnyRoute, field: string, value: string): unknown {
-  return route.body !== null && acceptsList(route.body, field, value) ? [value] : value;
 }
 
 function acceptsList(schema: AnyRoute["query"], field: string, value: string): boolean {
@@ -203,12 +317,23 @@ function acceptsList(schema: AnyRoute["query"], field: string, value: string): b
   return complains(value) && !complains([value]);
 }
 
-function fieldProbes(stage: Stage, kind: string, reachesAll: boolean): Probe[] {
+async function fieldProbes(stage: Stage, kind: string, reachesAll: boolean): Promise<Probe[]> {
   const foreign = reachesAll ? [] : stage.things("A").filter((thing) => kind === ANY || thing.kind === kind);
   const own = new Set(stage.things("B").flatMap(({ id, name }) => [id, name]));
   const values = foreign.flatMap(({ id, name }) => [id, name]).filter((value) => value !== null && !own.has(value)) as string[];
+  const things = stage.things("B").filter((thing) => thing.kind === kind);
+  const mine = things.find((thing) => stage.isTenants(thing.template)) ?? things[0];
+  const deleted = mine === undefined ? null : await stage.deleted(mine.template);
+  const absent = (what: string, value: string | null | undefined): Probe[] =>
+    value === null || value === undefined
+      ? []
+      : [{ what, value, form: kind === ANY ? value : UUID.test(value) ? "id" : "name", expect: "as if it never existed" }];
   return [
-    ...values.map((value): Probe => ({ what: `foreign ${value}`, value, form: value, expect: "as if it never existed" })),
+    ...values.flatMap((value) => absent(`foreign ${value}`, value)),
+    ...absent("deleted id", deleted?.id),
+    ...absent("deleted name", deleted?.name),
+    ...absent("never existed", mine === undefined ? null : lookalike(mine.id ?? handleOf(mine))),
+    ...absent("other case", mine?.name?.includes("@") === false ? flipCase(mine.name) : null),
     ...["null", "*", "%", "\u{1f4a3}", "a\0b"].map((value): Probe => ({
       what: JSON.stringify(value),
       value,
@@ -223,6 +348,8 @@ const ANY = "any";
 
 /** The kind of thing on stage that a field names, if any. */
 function kindOf(field: string, stage: Stage): string | null {
+  // A provider's secret, by the name that providers give it.
+  if (field === "api_key") return null;
   if (field === "after" || field === "page") return ANY;
   return stage.things("A").find(({ kind }) => kind === kindOfField(field))?.kind ?? null;
 }

@@ -1,9 +1,17 @@
 import type pg from "pg";
+import { type Permission, ROLES } from "../../src/domains/identity/index.ts";
 import type { AnyRoute } from "../../src/surfaces/admin/index.ts";
-import type { MatrixWorld, Received, Sent } from "./stage.ts";
+import { askInProcess } from "./in-process.ts";
+import { ADMIN_KEY, type Installation } from "./installation.ts";
+import type { MatrixWorld, MintedKey, Outcast, Received, Sent } from "./stage.ts";
 
 /** A running installation over HTTP, with a superuser's connection to its database beside it. */
-export function worldAt(url: string, adminKey: string, routes: readonly AnyRoute[], superuser: pg.Client): MatrixWorld {
+export function worldAt(
+  { url, server }: Pick<Installation, "url" | "server">,
+  routes: readonly AnyRoute[],
+  superuser: pg.Client,
+): MatrixWorld {
+  const adminKey = ADMIN_KEY;
   const send = (request: Sent) => overHttp(url, request);
   const admin = async (method: string, path: string, body?: unknown): Promise<unknown> => {
     const answer = await send({ method, path, key: adminKey, body });
@@ -18,16 +26,43 @@ export function worldAt(url: string, adminKey: string, routes: readonly AnyRoute
     unknownKey: "atr_0000000000_00000000000000000000000000000000000000000004Ubt4m",
     shortLifeMs: 1_000,
     send,
+    ask: (request) => askInProcess(server, request),
     checksum: createChecksum(superuser),
     remembers: true,
     auditRows: async () =>
       Number((await superuser.query<{ count: string }>(`SELECT count(*) FROM audit_rows WHERE ${AN_ACTION}`)).rows[0]?.count),
-    async mint(tenant, role, expiresInMs) {
+    async mint(tenant, role, place, expiresInMs) {
       const above = `/admin/v1/tenants/${tenant}`;
       const { data } = (await admin("GET", `${above}/projects`)) as { data: { id: string }[] };
-      const path = role === "developer" ? `${above}/projects/${data[0]?.id}/keys` : `${above}/keys`;
+      const path = place === "project" ? `${above}/projects/${data[0]?.id}/keys` : `${above}/keys`;
       const expiry = expiresInMs === undefined ? {} : { expires_at: new Date(Date.now() + expiresInMs).toISOString() };
-      return (await admin("POST", path, { name: `matrix-${++minted}`, permissions: [role], ...expiry })) as { id: string; key: string };
+      const body = { name: `matrix-${++minted}`, permissions: [role], ...expiry };
+      const answer = await send({ method: "POST", path, key: adminKey, body });
+      if (answer.status === 400) return null;
+      if (answer.status !== 201) throw new Error(`a key of ${role} answered ${answer.status}: ${answer.text}`);
+      return JSON.parse(answer.text) as MintedKey;
+    },
+    controls: CONTROLS,
+    madeAs: {
+      "/v1/organization/projects/{project}": "/admin/v1/tenants/{tenant}/projects/{project}",
+      "/v1/organization/users/{id}": "/admin/v1/tenants/{tenant}/members/{member}",
+      "/v1/organization/projects/{project}/api_keys/{id}": "/admin/v1/tenants/{tenant}/projects/{project}/keys/{id}",
+    },
+    outcasts: () => outcasts(admin),
+    async platformKeys() {
+      const named: readonly (readonly [string, readonly Permission[]])[] = [
+        ...Object.entries(ROLES).filter(([role]) => role.startsWith("platform_")),
+        ...(["platform:metrics:read", "platform:catalog:read", "keys:read"] as const).map((each) => [each, [each]] as const),
+      ];
+      return Promise.all(
+        named.map(async ([name, permissions]) => {
+          const { key } = (await admin("POST", "/admin/v1/keys", {
+            name: `matrix-${name.replaceAll(/\W/g, "-")}`,
+            permissions: [name],
+          })) as MintedKey;
+          return { name: `platform key of ${name}`, key, permissions };
+        }),
+      );
     },
     async revoke(tenant, id) {
       await admin("DELETE", `/admin/v1/tenants/${tenant}/keys/${id}`);
@@ -39,7 +74,7 @@ export function worldAt(url: string, adminKey: string, routes: readonly AnyRoute
     async call(tenant, canary) {
       await admin("PUT", "/admin/v1/models/matrix", { visibility: "all" });
       await admin("PUT", "/admin/v1/models/matrix/deployments/only", { provider: "simulated", upstream_model: "simulated", price: "free" });
-      const { key } = await world.mint(tenant, "developer");
+      const { key } = (await world.mint(tenant, "developer", "project")) as MintedKey;
       const headers = { "content-type": "application/json", "x-atrium-feature": canary, "x-atrium-user": canary };
       const answer = await send({
         method: "POST",
@@ -60,12 +95,60 @@ export function worldAt(url: string, adminKey: string, routes: readonly AnyRoute
   return world;
 }
 
+/** What makes a field count; null where a route refuses it whatever it names. */
+const CONTROLS: NonNullable<MatrixWorld["controls"]> = {
+  "deployments.put body credential": { provider: "vllm", upstream_model: "example", price: "free" },
+  "platform_limits.put body scope.deployment": { scope: { kind: "deployment", model: "example" } },
+  "tier_limits.put body scope.deployment": null,
+  "tenant_limits.put body scope.deployment": null,
+};
+
+type Admin = (method: string, path: string, body?: unknown) => Promise<unknown>;
+
+/** Keys that stopped, each for another reason; and one that is good, of a tenant that is suspended. */
+async function outcasts(admin: Admin): Promise<Outcast[]> {
+  const keyOf = async (path: string): Promise<MintedKey> => (await admin("POST", `${path}/keys`, { name: "outcast" })) as MintedKey;
+  const made = async (name: string): Promise<string> => {
+    await admin("PUT", `/admin/v1/tenants/${name}`, {});
+    await admin("PUT", `/admin/v1/tenants/${name}/projects/only`, {});
+    return `/admin/v1/tenants/${name}`;
+  };
+  const suspended = await made("matrix-suspended");
+  const ofSuspended = (await admin("POST", `${suspended}/keys`, { name: "outcast", permissions: ["tenant_admin"] })) as MintedKey;
+  await admin("PUT", suspended, { status: "suspended" });
+  const archived = await made("matrix-archived");
+  const ofArchived = await keyOf(`${archived}/projects/only`);
+  await admin("DELETE", archived);
+  const other = await made("matrix-other");
+  const ofProject = await keyOf(`${other}/projects/only`);
+  await admin("DELETE", `${other}/projects/only`);
+  await admin("PUT", `${other}/projects/second`, {});
+  const rotated = await keyOf(`${other}/projects/second`);
+  await admin("POST", `${other}/projects/second/keys/${rotated.id}/rotate`, { grace_seconds: 0 });
+  const limited = async (name: string, limits: object): Promise<MintedKey> =>
+    (await admin("POST", `${other}/keys`, { name, permissions: ["tenant_admin"], ...limits })) as MintedKey;
+  return [
+    { name: "key for models only", key: (await limited("models-only", { routes: ["models"] })).key, refusedWith: "permission_denied" },
+    {
+      name: "key for another network",
+      key: (await limited("elsewhere", { ip_ranges: ["203.0.113.0/24"] })).key,
+      refusedWith: "invalid_api_key",
+    },
+    { name: "key of a suspended tenant", key: ofSuspended.key, refusedWith: null },
+    { name: "key of an archived tenant", key: ofArchived.key, refusedWith: "invalid_api_key" },
+    { name: "key of an archived project", key: ofProject.key, refusedWith: "invalid_api_key" },
+    { name: "key that was replaced", key: rotated.key, refusedWith: "expired_api_key" },
+  ];
+}
+
 /** Reports, made to name everything they can; over a time that does not move between two answers. */
 const EVERYTHING: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   "usage.completions": { group_by: "project_id,api_key_id,model,feature,user" },
   "usage.costs": { group_by: "project_id,api_key_id,line_item,model,feature,user" },
   "platform_usage.report": { group_by: "tenant,project,key,model,deployment,feature,user" },
   "platform_usage.hops": {},
+  "platform_usage.export": { format: "jsonl" },
+  "usage.export": { format: "csv" },
 };
 
 /** Actions that the matrix's things are made by: rows of refusals come between two answers by themselves. */
@@ -104,10 +187,11 @@ function createChecksum(client: pg.Client): (tenant: string) => Promise<string> 
 
 function digestOf(table: string): string {
   const more = table === "tenants" ? " OR id = $1" : table === "audit_rows" ? ` AND ${AN_ACTION}` : "";
-  return `SELECT '${table}' AS name, md5(string_agg(t::text, '|' ORDER BY t::text)) AS digest FROM ${table} t WHERE tenant_id = $1${more}`;
+  const row = table === "event_deliveries" ? "(t.webhook_id, t.event_id)::text" : "t::text";
+  return `SELECT '${table}' AS name, md5(string_agg(${row}, '|' ORDER BY ${row})) AS digest FROM ${table} t WHERE tenant_id = $1${more}`;
 }
 
-/** The server adds the rows of refusals, and with them moves the heads of trails, each minute by itself. */
+/** The server adds the rows of refusals, and with them moves the heads of trails, each minute by itself; it tries deliveries too. */
 const AN_ACTION = "action NOT LIKE 'refused.%'";
 
 const TENANT_TABLES = `SELECT c.table_name AS name FROM information_schema.columns c

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import type { Permission, Role } from "../../src/domains/identity/index.ts";
 import { parameterNames, type AnyRoute } from "../../src/surfaces/admin/route-table.ts";
 
 /** The installation under test. It starts empty: the stage makes everything it needs through the routes themselves. */
@@ -16,13 +17,38 @@ export interface MatrixWorld {
   auditRows(): Promise<number>;
   /** Whether an Idempotency-Key is remembered here (it takes a database). */
   readonly remembers: boolean;
-  /** Mints a key of a role in a tenant (its name) through the API; `expiresInMs` makes it a short-lived one. */
-  mint(tenant: string, role: "tenant_admin" | "developer", expiresInMs?: number): Promise<{ readonly id: string; readonly key: string }>;
+  /** As `send`, for what is asked thousands of times: past the socket, through the same server. */
+  ask(request: Sent): Promise<Received>;
+  /**
+   * Mints a key of a role in a tenant (its name) through the API, above its projects or of its first one; null where such a
+   * role cannot stand there. `expiresInMs` makes it a short-lived one.
+   */
+  mint(tenant: string, role: Role, place: "tenant" | "project", expiresInMs?: number): Promise<MintedKey | null>;
   revoke(tenant: string, id: string): Promise<void>;
+  /** Keys that were good, and are no longer. */
+  outcasts?(): Promise<readonly Outcast[]>;
+  /** Keys of the platform that hold one permission each, and its roles'. */
+  platformKeys?(): Promise<readonly { readonly name: string; readonly key: string; readonly permissions: readonly Permission[] }[]>;
+  /** Added to a route's example where a field of its body counts only beside others, by route and position; null where it never does. */
+  readonly controls?: Readonly<Record<string, Readonly<Record<string, unknown>> | null>>;
+  /** Templates that show, by id, what is made at another. */
+  readonly madeAs?: Readonly<Record<string, string>>;
   /** Added to the query of the route's example, to make it show as much as it can. */
   query?(route: AnyRoute): Readonly<Record<string, string>>;
   /** Leaves the traces that only calls leave (usage), for both owners, with each one's canary in them. */
   call?(tenant: string, canary: string): Promise<void>;
+}
+
+export interface MintedKey {
+  readonly id: string;
+  readonly key: string;
+}
+
+export interface Outcast {
+  readonly name: string;
+  readonly key: string;
+  /** The code it is refused with whatever it asks for; null where it is known, of a tenant that is suspended. */
+  readonly refusedWith: string | null;
 }
 
 export interface Sent {
@@ -57,23 +83,50 @@ export class Stage {
   readonly #things = new Map<string, Thing>();
   readonly #deleted = new Map<string, Promise<Thing | null>>();
   readonly #siblings = new Map<string, Promise<Thing>>();
+  readonly #admins = new Map<Owner, string>();
+  readonly #tenants = new Map<string, boolean>();
+  /** The path that makes a tenant's thing of a kind. */
+  readonly #upserts: ReadonlyMap<string, string>;
   #made = 0;
 
   static async build(world: MatrixWorld): Promise<Stage> {
     const stage = new Stage(world);
     const kinds = new Set(world.routes.flatMap((route) => templatesOf(route.path)));
-    const ordered = [...kinds].toSorted((left, right) => left.split("/").length - right.split("/").length);
+    const ordered = [...kinds].toSorted(
+      (left, right) => Number(isOwn(left)) - Number(isOwn(right)) || left.split("/").length - right.split("/").length,
+    );
     for (const owner of ["A", "B"] as const) {
-      for (const template of ordered)
+      for (const template of ordered) {
+        if (isOwn(template) && !stage.#admins.has(owner)) await stage.#engageAdmin(owner);
         stage.#things.set(place(owner, template), await stage.#make(template, owner, stage.#usualName(template, owner)));
+      }
     }
-    for (const owner of ["A", "B"] as const)
-      await world.call?.(handleOf(stage.thing("/admin/v1/tenants/{tenant}", owner)), stage.canary(owner));
+    for (const owner of ["A", "B"] as const) await world.call?.(handleOf(stage.thing(TENANT, owner)), stage.canary(owner));
     return stage;
   }
 
   private constructor(world: MatrixWorld) {
     this.world = world;
+    const upserts = world.routes.filter((route) => route.method === "PUT" && this.isTenants(route.path));
+    this.#upserts = new Map(upserts.toReversed().map(({ path }) => [kindOf(path), path]));
+  }
+
+  /** Whoever may do everything with the owner's things at this route: the platform, or, where it has no part, the tenant's own admin. */
+  adminKey(route: AnyRoute, owner: Owner): string {
+    return route.reach === "organization" ? (this.#admins.get(owner) ?? this.world.adminKey) : this.world.adminKey;
+  }
+
+  /** A budget that the platform makes for a tenant is not the tenant's to change, so the tenant's admin makes it. */
+  async #makerKey(route: AnyRoute, owner: Owner): Promise<string> {
+    if (route.permission !== "budgets:write") return this.adminKey(route, owner);
+    if (!this.#admins.has(owner)) await this.#engageAdmin(owner);
+    return this.#admins.get(owner) ?? this.world.adminKey;
+  }
+
+  async #engageAdmin(owner: Owner): Promise<void> {
+    const minted = await this.world.mint(handleOf(this.thing(TENANT, owner)), "tenant_admin", "tenant");
+    if (minted === null) throw new Error("no tenant admin could be made");
+    this.#admins.set(owner, minted.key);
   }
 
   thing(template: string, owner: Owner): Thing {
@@ -83,13 +136,21 @@ export class Stage {
   }
 
   /** Every thing of an owner, with its kind in the singular: `project`, `key`. */
-  things(owner: Owner): (Thing & { readonly kind: string })[] {
-    return [...this.#things].filter(([key]) => key.startsWith(`${owner} `)).map(([key, thing]) => ({ ...thing, kind: kindOf(key) }));
+  things(owner: Owner): (Thing & { readonly kind: string; readonly template: string })[] {
+    return [...this.#things]
+      .filter(([key]) => key.startsWith(`${owner} `))
+      .map(([key, thing]) => ({ ...thing, kind: kindOf(key), template: key.slice(owner.length + 1) }));
   }
 
   /** Path parameters of a route, naming the owner's things. */
   params(route: AnyRoute, owner: Owner): Record<string, string> {
     return Object.fromEntries(templatesOf(route.path).map((template) => [leafOf(template), handleOf(this.thing(template, owner))]));
+  }
+
+  /** As `params`, but an upsert is of a thing that nothing else needs, where the kind's names are free. */
+  besides(route: AnyRoute, owner: Owner): Record<string, string> {
+    const isFree = route.method === "PUT" && route.path.endsWith("}") && !this.isShared(route.path);
+    return { ...this.params(route, owner), ...(isFree ? { [leafOf(route.path)]: `beside-${this.#run}` } : {}) };
   }
 
   /** As `params`, but the last thing named is one that nothing else needs, so that the call may consume it. */
@@ -123,10 +184,17 @@ export class Stage {
     const route = this.world.routes.find((each) => each.method === "DELETE" && each.path === template);
     if (route === undefined) return null;
     const thing = await this.fresh(template, owner);
-    const answer = await this.call(route, this.world.adminKey, { ...this.params(route, owner), [leafOf(template)]: handleOf(thing) });
+    const answer = await this.call(
+      route,
+      this.adminKey(route, owner),
+      { ...this.params(route, owner), [leafOf(template)]: handleOf(thing) },
+      owner,
+    );
     if (answer.status !== 200) throw new Error(`${route.id} of a fresh thing answered ${answer.status}: ${answer.text}`);
-    // A deleted grant is one of a model that lives on under the same name.
-    return thing.name === this.#usualName(template, owner) ? (await this.#make(template, owner, thing.name), null) : thing;
+    // A deleted grant is one of a model that lives on under the same name, and who left a project can come back.
+    return handleOf(thing) === handleOf(this.thing(template, owner))
+      ? (await this.#make(template, owner, this.#usualName(template, owner)), null)
+      : thing;
   }
 
   /** Sends the route's example, with the owner's names in place of the example's. */
@@ -137,15 +205,24 @@ export class Stage {
     owner: Owner = "B",
     change: Partial<Sent> = {},
   ): Promise<Received> {
+    return this.world.send(this.#request(route, key, params, owner, change));
+  }
+
+  /** As `call`, past the socket. */
+  ask(
+    route: AnyRoute,
+    key: string | null,
+    params: Readonly<Record<string, string>>,
+    owner: Owner = "B",
+    change: Partial<Sent> = {},
+  ): Promise<Received> {
+    return this.world.ask(this.#request(route, key, params, owner, change));
+  }
+
+  #request(route: AnyRoute, key: string | null, params: Readonly<Record<string, string>>, owner: Owner, change: Partial<Sent>): Sent {
     const query = new URLSearchParams(this.#renamed(this.query(route), owner) as Record<string, string>).toString();
     const path = pathFor(route, params) + (query === "" ? "" : `?${query}`);
-    return this.world.send({
-      method: route.method,
-      path,
-      key,
-      ...(route.body === null ? {} : { body: this.body(route, owner) }),
-      ...change,
-    });
+    return { method: route.method, path, key, ...(route.body === null ? {} : { body: this.body(route, owner) }), ...change };
   }
 
   query(route: AnyRoute): Record<string, string> {
@@ -156,8 +233,15 @@ export class Stage {
     const example = (route.example.body ?? {}) as Record<string, unknown>;
     const body = this.#renamed(example, owner) as Record<string, unknown>;
     if (route.method === "POST" && typeof body["name"] === "string") body["name"] = `${body["name"]}-${++this.#made}`;
+    if (typeof body["email"] === "string") body["email"] = this.#address(route, owner, body["email"]);
     if ("display_name" in example) body["display_name"] = this.canary(owner);
     return body;
+  }
+
+  /** Of somebody who is a member already, or of somebody new, as the route needs it. */
+  #address(route: AnyRoute, owner: Owner, example: string): string {
+    const member = this.things(owner).find(({ name, template }) => this.isTenants(template) && name?.includes("@"))?.name;
+    return route.path.endsWith("/users") ? (member ?? example) : `${++this.#made}.${owner.toLowerCase()}-${example}`;
   }
 
   /** A text that only the owner and the platform ever wrote. */
@@ -168,7 +252,7 @@ export class Stage {
   /** What must never reach anybody but the owner: ids, names and contents of what is its tenant's. */
   secrets(owner: Owner): string[] {
     const own = [...this.#things]
-      .filter(([key]) => key.startsWith(`${owner} `) && key.includes("{tenant}") && !this.isShared(key))
+      .filter(([key]) => key.startsWith(`${owner} `) && this.isTenants(key.slice(owner.length + 1)))
       .flatMap(([, { id, name }]) => [id, name]);
     return [...own, this.canary(owner)].filter((secret) => secret !== null);
   }
@@ -180,40 +264,62 @@ export class Stage {
   }
 
   async #attempt(template: string, owner: Owner, name: string): Promise<Thing | Error> {
+    const elsewhere = this.world.madeAs?.[template];
+    if (elsewhere !== undefined) return this.#madeElsewhere(elsewhere, template, owner, name);
     const put = this.world.routes.find((route) => route.method === "PUT" && route.path === template);
     const route = put ?? this.world.routes.find((each) => each.method === "POST" && each.path === collectionOf(template));
     if (route === undefined) return new Error(`no route makes ${template}`);
     const parents = Object.fromEntries(
       templatesOf(collectionOf(template)).map((parent) => [leafOf(parent), handleOf(this.thing(parent, owner))]),
     );
+    const named = (route.example.params[leafOf(template)] ?? "").includes("@") && !name.includes("@") ? `${name}@example.com` : name;
     const answer = await this.call(
       route,
-      this.world.adminKey,
-      put === undefined ? parents : { ...parents, [leafOf(template)]: name },
+      await this.#makerKey(route, owner),
+      put === undefined ? parents : { ...parents, [leafOf(template)]: named },
       owner,
     );
     if (answer.status >= 300)
       return new Error(`the example of ${route.id} answered ${answer.status} on an installation where its parents exist: ${answer.text}`);
     const { id } = JSON.parse(answer.text) as { id?: string };
-    return { id: id ?? null, name: put === undefined ? null : name };
+    return { id: id ?? null, name: put === undefined ? null : named };
+  }
+
+  /** The same thing under another address, known there by its id. */
+  async #madeElsewhere(elsewhere: string, template: string, owner: Owner, name: string): Promise<Thing | Error> {
+    const isUsual = name === this.#usualName(template, owner);
+    const made = isUsual ? this.thing(elsewhere, owner) : await this.#attempt(elsewhere, owner, name);
+    return made instanceof Error ? made : { id: made.id, name: null };
   }
 
   /** The platform's things keep their example's name, which other examples refer to; a tenant's are told apart by kind and owner. */
   #usualName(template: string, owner: Owner): string {
-    const route = this.world.routes.find((each) => each.path === template) as AnyRoute;
-    return this.#isTenants(template)
+    const route = this.world.routes.find((each) => each.path === template || each.path.startsWith(`${template}/`)) as AnyRoute;
+    return this.isTenants(template)
       ? `${kindOf(template)}-${owner.toLowerCase()}-${this.#run}`
       : (route.example.params[leafOf(template)] as string);
   }
 
   /** What a tenant's path names there is the platform's, the same for all (the model of a grant). */
   isShared(template: string): boolean {
-    return template.includes("{tenant}") && !this.#isTenants(template);
+    return template.includes("{tenant}") && !this.isTenants(template);
+  }
+
+  /** Whether each tenant has its own of the kind. */
+  isTenants(template: string): boolean {
+    const known = this.#tenants.get(template) ?? this.#isTenants(template);
+    this.#tenants.set(template, known);
+    return known;
   }
 
   #isTenants(template: string): boolean {
+    if (isOwn(template)) return true;
     const elsewhere = this.world.routes.some(
-      (route) => route.method === "PUT" && !route.path.includes("{tenant}") && leafOf(route.path) === leafOf(template),
+      (route) =>
+        route.method === "PUT" &&
+        !route.path.includes("{tenant}") &&
+        leafOf(route.path) === leafOf(template) &&
+        route.path.split("/").at(-2) !== template.split("/").at(-2),
     );
     return template.includes("{tenant}") && !elsewhere;
   }
@@ -223,10 +329,16 @@ export class Stage {
     if (Array.isArray(value)) return value.map((each) => this.#renamed(each, owner, field));
     if (typeof value === "object" && value !== null)
       return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, this.#renamed(each, owner, key)]));
-    const named = this.world.routes.find(
-      (route) => route.method === "PUT" && this.#isTenants(route.path) && kindOf(route.path) === kindOfField(field),
-    );
-    return named === undefined || typeof value !== "string" ? value : this.#usualName(named.path, owner);
+    if (typeof value !== "string") return value;
+    const named = this.#upserts.get(kindOfField(field));
+    if (named !== undefined) return this.#usualName(named, owner);
+    const staged = this.#staged(owner, kindOfField(field));
+    return field.endsWith("_id") && staged !== undefined ? (staged.id ?? value) : value;
+  }
+
+  /** What only an id names, by what it is. */
+  #staged(owner: Owner, kind: string): Thing | undefined {
+    return [...this.#things].find(([key, { name }]) => key.startsWith(`${owner} `) && name === null && kindOf(key) === kind)?.[1];
   }
 }
 
@@ -251,6 +363,13 @@ export function leafOf(path: string): string {
 function kindOf(template: string): string {
   const [collection = "", parameter = ""] = template.split("/").slice(-2);
   return parameter === "{id}" ? collection.replace(/s$/, "") : parameter.slice(1, -1);
+}
+
+export const TENANT = "/admin/v1/tenants/{tenant}";
+
+/** Below what a tenant administers without naming itself. */
+function isOwn(template: string): boolean {
+  return template.startsWith("/v1/");
 }
 
 export function handleOf(thing: Thing): string {

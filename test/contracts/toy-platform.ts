@@ -138,7 +138,7 @@ function toyNeeds(
         throw error;
       }
     },
-    authenticate: (credential) => authenticate(store.state, credential, defects),
+    authenticate: (credential: string | null) => authenticate(store.state, credential, defects),
     allow: (principal, permission, tenant) => {
       const reaches = principal.tenant === PLATFORM_TENANT || principal.tenant === tenant || defects.has("foreign-tenant-allowed");
       if (!reaches && tenant !== PLATFORM_TENANT) throw new Problem("not_found");

@@ -11,7 +11,7 @@ const [scale = "10"] = process.argv.slice(2);
 const ROOT = path.join(import.meta.dirname, "..", "..");
 /** How a test file asks for its length. */
 const HAS_LONG_VERSION = /support\/scale\.ts"|ATRIUM_TEST_KILLS|ATRIUM_TEST_FUZZ_RUNS/;
-const USUAL = { ATRIUM_TEST_KILLS: 20, ATRIUM_TEST_FUZZ_RUNS: 400 };
+const USUAL = { ATRIUM_TEST_KILLS: 20, ATRIUM_TEST_FUZZ_RUNS: 100_000 };
 
 process.env["ATRIUM_TEST_SCALE"] ??= scale;
 for (const [name, usual] of Object.entries(USUAL)) process.env[name] ??= String(usual * Number(scale));

@@ -17,8 +17,8 @@ import {
 } from "../../domains/records/index.ts";
 import { systemClock as clock } from "../../kernel/clock.ts";
 import { isUuid, PLATFORM_TENANT } from "../../kernel/ids.ts";
-import { type Database, openBeside, readSchemaStatus } from "../../storage/database/index.ts";
-import { type CommandContext, existingMasterKey, requireInstallation, runCommand, UsageError } from "./command.ts";
+import type { Database } from "../../storage/database/index.ts";
+import { type CommandContext, openInstalled, runCommand, UsageError } from "./command.ts";
 
 // `npm run audit -- export [--tenant ID|platform] --to FILE`: the trails as they are stored, one JSON line a row.
 // `npm run audit -- verify FILE… --public-key KEY [--checkpoints FILE]… [--erased]`: needs no database and no secret.
@@ -99,16 +99,8 @@ function verifyDatabase(context: CommandContext, { checkpoints, publicKeys, eras
   });
 }
 
-/** Refuses a database that this release would first migrate: what is verified is not changed by it. */
-async function withDatabase<T>(
-  { config, database: settings }: CommandContext,
-  work: (database: Database, publicKey: string) => Promise<T>,
-): Promise<T> {
-  requireInstallation(config);
-  const masterKey = existingMasterKey(config);
-  const { pending } = await readSchemaStatus({ ...settings, masterKey });
-  if (pending.length > 0) throw new Error("The database has the schema of another release: npm run migrate brings it to this one.");
-  const database = await openBeside({ ...settings, masterKey, clock });
+async function withDatabase<T>(context: CommandContext, work: (database: Database, publicKey: string) => Promise<T>): Promise<T> {
+  const { database, masterKey } = await openInstalled(context);
   try {
     return await work(database, createCheckpointSigner(masterKey, database.installationId, clock).publicKey);
   } finally {

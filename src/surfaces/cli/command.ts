@@ -1,7 +1,9 @@
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { type Config, databaseSettings, readConfig } from "../../config.ts";
+import { systemClock as clock } from "../../kernel/clock.ts";
 import { systemRandom as random } from "../../kernel/random.ts";
+import { type Database, openBeside, readSchemaStatus } from "../../storage/database/index.ts";
 import { loadMasterKey, type MasterKey, MasterKeyProblem } from "../../storage/secrets/index.ts";
 import { createLog } from "../../telemetry/index.ts";
 
@@ -48,6 +50,15 @@ function isUsageError(error: unknown): boolean {
 export function requireInstallation({ ATRIUM_DATA_DIR: dataDirectory, DATABASE_URL: url }: Config): void {
   if (url === null && !existsSync(path.join(dataDirectory, "postgres")))
     throw new Error(`There is no Atrium in ${dataDirectory}: set ATRIUM_DATA_DIR to the data directory of the server.`);
+}
+
+/** The installation's database, which the caller closes. Refuses one that this release would first migrate: reading changes nothing. */
+export async function openInstalled({ config, database: settings }: CommandContext): Promise<{ database: Database; masterKey: MasterKey }> {
+  requireInstallation(config);
+  const masterKey = existingMasterKey(config);
+  const { pending } = await readSchemaStatus({ ...settings, masterKey });
+  if (pending.length > 0) throw new Error("The database has the schema of another release: npm run migrate brings it to this one.");
+  return { database: await openBeside({ ...settings, masterKey, clock }), masterKey };
 }
 
 /** The key given or kept, never a new one. Throws MasterKeyProblem. */
