@@ -6,6 +6,7 @@ import { PERMISSIONS, type Permission, type Role, ROLES } from "../src/domains/i
 import { FIELDS as ANTHROPIC_FIELDS } from "../src/domains/providers/dialects/anthropic/fields.ts";
 import type { FieldRule } from "../src/domains/providers/dialects/field-rules.ts";
 import { FIELDS as OPENAI_FIELDS } from "../src/domains/providers/dialects/openai/fields.ts";
+import { EVENTS } from "../src/domains/webhooks/events.ts";
 import { PROBLEMS } from "../src/kernel/problem.ts";
 import { type AnyRoute, openApiDocument } from "../src/surfaces/admin/index.ts";
 import { BESIDE_THE_TABLE, routeTable } from "./route-table.ts";
@@ -22,6 +23,7 @@ export function referencePages(routes: readonly AnyRoute[]): ReadonlyMap<string,
     ["routes.md", routesPage(routes)],
     ["chat-completions.md", fieldsPage("Fields of a chat completion", "POST /v1/chat/completions", OPENAI_FIELDS)],
     ["messages.md", fieldsPage("Fields of a message", "POST /v1/messages", ANTHROPIC_FIELDS)],
+    ["events.md", eventsPage()],
     ["openapi.json", `${JSON.stringify(openApiDocument(routes), null, 2)}\n`],
   ]);
 }
@@ -91,6 +93,25 @@ function fieldsPage(title: string, route: string, fields: ReadonlyMap<string, Fi
   return page(title, intro, table(["field", "class", "why"], rows));
 }
 
+function eventsPage(): string {
+  const intro =
+    'What webhooks deliver, as `{"type","timestamp","data"}` with the data below, and `GET …/events` lists. Fields may be added; what is here stays. How to receive them: [the guide](../guide/webhooks.md).';
+  const sections = Object.entries(EVENTS).map(([type, { summary, data }]) =>
+    [`## ${type}`, summary, table(["field", "value", "what it says"], dataRows("", z.toJSONSchema(data)))].join("\n\n"),
+  );
+  return page("Events", intro, sections.join("\n\n"));
+}
+
+/** The fields of an object within it have its name before theirs. */
+function dataRows(above: string, { properties = {} }: z.core.JSONSchema.BaseSchema): string[][] {
+  return Object.entries(properties).flatMap(([name, value]) => {
+    const schema = value as z.core.JSONSchema.BaseSchema;
+    return schema.properties === undefined
+      ? [[code(above + name), describeType(schema), schema.description ?? ""]]
+      : dataRows(`${above}${name}.`, schema);
+  });
+}
+
 function order(route: AnyRoute): number {
   return ["PUT", "POST", "GET", "DELETE"].indexOf(route.method);
 }
@@ -112,6 +133,7 @@ const REACH: Readonly<Record<AnyRoute["reach"], string>> = {
   platform: "the platform's rows",
   path: "the rows of the tenant in the path",
   own: "the rows of the key's own tenant",
+  organization: "the rows of the key's own tenant, which is not the platform",
 };
 
 function fieldRows(place: string, schema: z.ZodType): string[][] {

@@ -45,6 +45,10 @@ const VALUES: {
     ],
     bad: ["canary", "10.0.0.0/33", "10.0.0.0/", "10.0.0/8", "::1/129", "10.0.0.0/8/8", "10.0.0.1,", "fe80::1%eth0", "*", "10.0.0.0/-1"],
   },
+  ATRIUM_EGRESS_ALLOW: {
+    good: [["10.1.0.0/16", [{ address: "10.1.0.0", prefixLength: 16, family: "ipv4" }]]],
+    bad: ["canary", "10.0.0.0/33", "localhost"],
+  },
   BASE_PATH: {
     good: [
       ["/", ""],

@@ -1,5 +1,8 @@
 import { isIP } from "node:net";
 import path from "node:path";
+import type { Network } from "./egress/index.ts";
+
+export type { Network } from "./egress/index.ts";
 
 /** A setting: read once at start from the environment variable of its name. The reference page is generated from this. */
 interface Setting<Value> {
@@ -52,13 +55,13 @@ export const SETTINGS = {
   PUBLIC_URL: setting({
     type: "http(s):// URL",
     default: null,
-    describe: "Where callers reach this server, the proxy's path included: for links. Unset: the address it listens on, and BASE_PATH.",
+    describe: "Where callers reach this server, the proxy's path included: for links and sign-in. Unset: the address it listens on, and BASE_PATH.",
     parse: linkUrl,
   }),
   ATRIUM_MANAGEMENT_ADDRESS: setting({
     type: "address:port",
     default: null,
-    describe: "Where /admin/v1 and /metrics are, and only there. Unset: beside everything else. With TLS_CERT it is HTTPS too.",
+    describe: "Where /admin/v1, /console and /metrics are, and only there. Unset: beside everything else. With TLS_CERT it is HTTPS too.",
     parse: addressAndPort,
   }),
   DATABASE_URL: setting({
@@ -127,6 +130,13 @@ export const SETTINGS = {
     default: "https://api.openai.com/v1",
     describe: "The upstream of ATRIUM_DEMO_MODEL when it is an upstream model id. Read at first start only.",
     parse: httpUrl,
+  }),
+  ATRIUM_EGRESS_ALLOW: setting({
+    type: "addresses or CIDRs, separated by commas",
+    default: null,
+    describe:
+      "Networks of your own that URLs of tenants (webhooks, identity providers) may lead to, over http as well. All others must be public, and https.",
+    parse: networks,
   }),
   ATRIUM_MODELS_DIR: setting({
     type: "directory",
@@ -200,8 +210,8 @@ export function databaseSettings(config: Config) {
   };
 }
 
-/** What Kubernetes injects for a Service named `atrium`, and what the project's own tests read. */
-const FOREIGN = /^ATRIUM_(TEST_|SERVICE_|PORT($|_))/;
+/** What Kubernetes injects for a Service named `atrium`, what the project's own tests read, and what the commands that call a server do. */
+const FOREIGN = /^ATRIUM_(TEST_|SERVICE_|PORT($|_)|URL$|ADMIN_KEY$)/;
 
 function unknownNames(environment: Readonly<Record<string, string | undefined>>): string[] {
   return Object.keys(environment)
@@ -281,13 +291,6 @@ function addressAndPort(text: string): Parsed<{ readonly host: string; readonly 
     : { reason: "must be an IP address (IPv6 in brackets) or localhost, a colon and a port" };
 }
 
-/** A network of addresses as `BlockList.addSubnet` takes it. */
-export interface Network {
-  readonly address: string;
-  readonly prefixLength: number;
-  readonly family: "ipv4" | "ipv6";
-}
-
 function networks(text: string): Parsed<readonly Network[]> {
   const found = text.split(",").map((each) => networkOf(each.trim()));
   return found.length <= MAX_NETWORKS && found.every((each) => each !== null)
@@ -295,7 +298,7 @@ function networks(text: string): Parsed<readonly Network[]> {
     : { reason: `must list at most ${MAX_NETWORKS} IP addresses or CIDRs, such as 10.0.0.0/8, ::1` };
 }
 
-/** The longest list of proxies that is published (a content network's) has some dozens. */
+/** Of proxies, the longest list that is published (a content network's) has some dozens. */
 const MAX_NETWORKS = 1_000;
 
 function networkOf(text: string): Network | null {

@@ -3,13 +3,24 @@ import type { AddressInfo } from "node:net";
 import path from "node:path";
 import type { FastifyInstance } from "fastify";
 import { type Config, ConfigError, databaseSettings, readConfig } from "./config.ts";
-import { capacitySource, createCapacity, thirdOfBytes } from "./domains/capacity/index.ts";
-import { createCatalog, createCatalogSource, type Deployment } from "./domains/catalog/index.ts";
-import { createIdentity, identitySource, KEY_INDEX, mintAdminKey, pepperOf } from "./domains/identity/index.ts";
-import { createMetering } from "./domains/metering/index.ts";
+import { capacitySource, createCapacity } from "./domains/capacity/index.ts";
+import { createCatalog, createCatalogSource } from "./domains/catalog/index.ts";
+import {
+  AUDIENCE_INDEX,
+  createIdentity,
+  createSso,
+  identitySource,
+  KEY_INDEX,
+  mintAdminKey,
+  pepperOf,
+  ssoSource,
+} from "./domains/identity/index.ts";
+import { budgetsSource, createBudgets, createMetering, namesIn } from "./domains/metering/index.ts";
 import { createLocalProvider, createProviders } from "./domains/providers/index.ts";
 import { createRecords, type Refusal, startRecordKeeping, writeAudit } from "./domains/records/index.ts";
 import { createTenants, NAME_INDEX, readRevisions, tenantsSource } from "./domains/tenants/index.ts";
+import { createWebhooks } from "./domains/webhooks/index.ts";
+import { createEgress } from "./egress/index.ts";
 import { systemClock as clock } from "./kernel/clock.ts";
 import { createIdMaker, PLATFORM_TENANT, type TenantId } from "./kernel/ids.ts";
 import { systemRandom as random } from "./kernel/random.ts";
@@ -26,10 +37,12 @@ import { countTokens } from "./surfaces/anthropic/count-tokens.ts";
 import { messages } from "./surfaces/anthropic/messages.ts";
 import { type AdminCall, createDemo, type Demo } from "./surfaces/cli/first-start.ts";
 import { welcome } from "./surfaces/cli/welcome.ts";
+import { createSignedIn, mountConsole } from "./surfaces/console/index.ts";
 import { createBodyReader } from "./surfaces/http/body.ts";
 import { mountCall } from "./surfaces/http/calls.ts";
 import { createDrain, type Drain } from "./surfaces/http/drain.ts";
 import { mountMetrics, mountProbes } from "./surfaces/http/health.ts";
+import { createRevocation } from "./surfaces/http/revocation.ts";
 import { createHttpServer } from "./surfaces/http/server.ts";
 import { type Certificate, CertificateProblem, openCertificate } from "./surfaces/http/tls.ts";
 import { chatCompletions } from "./surfaces/openai/chat.ts";
@@ -92,6 +105,8 @@ async function start(config: Config, started: AsyncDisposableStack): Promise<Atr
   started.defer(() => domains.keeping.close());
   started.defer(() => domains.metering.close());
   started.defer(() => storage.providers.close());
+  domains.webhooks.outbox.start();
+  started.defer(() => domains.webhooks.outbox.close());
   const lost = await domains.metering.recover();
   if (lost > 0) log.warn({ attempts: lost }, "attempts that an earlier process left open were charged");
   const drain = createDrain();
@@ -188,11 +203,17 @@ async function openStorage(config: Config, log: Log, started: AsyncDisposableSta
     listTenants: readRevisions,
     sources: {
       identity: identitySource,
+      sso: ssoSource,
       tenants: tenantsSource,
       catalog: createCatalogSource({ providers: providers }),
       capacity: capacitySource,
+      budgets: budgetsSource,
     },
-    indexes: { [KEY_INDEX]: (parts) => parts.identity.keys.keys(), [NAME_INDEX]: (parts) => [parts.tenants.tenant.name] },
+    indexes: {
+      [KEY_INDEX]: (parts) => parts.identity.keys.keys(),
+      [NAME_INDEX]: (parts) => [parts.tenants.tenant.name],
+      [AUDIENCE_INDEX]: (parts) => parts.sso.byAudience.keys(),
+    },
   });
   started.defer(() => snapshot.close());
   const upkeep = setInterval(
@@ -218,7 +239,7 @@ function createDomains(config: Config, storage: Storage, log: Log) {
   });
   const tenants = createTenants({ ...shared, revokeProjectKeys: identity.keys.revokeProject });
   const catalog = createCatalog({ ...shared, providers: providers });
-  const capacity = createCapacity({ ...shared, projectOf: tenants.projects.idOf, countTokens: thirdOfBytes });
+  const capacity = createCapacity({ ...shared, projectOf: tenants.projects.idOf, modelsOf: catalog.modelsOf });
   const records = createRecords(shared);
   const keeping = startRecordKeeping({
     ...shared,
@@ -228,6 +249,23 @@ function createDomains(config: Config, storage: Storage, log: Log) {
     presented: identity.presented.of,
     ownersOf: identity.presented.owners,
   });
+  const egress = createEgress({ allow: config.ATRIUM_EGRESS_ALLOW ?? [] });
+  const sso = createSso({
+    ...shared,
+    egress,
+    pepper: pepperOf(masterKey),
+    bootstrapKey: config.ATRIUM_BOOTSTRAP_KEY,
+    stalenessBoundMs: stalenessBoundMs(config),
+    authenticateKey: identity.authenticate,
+    signIn: identity.members.signIn,
+    principalOfMember: identity.members.principal,
+    describeMember: identity.members.describe,
+    writeAudit: records.audit.write,
+    bumpConfig,
+    projectOf: tenants.projects.idOf,
+    tenantNamed: (name) => snapshot.ownerOf(NAME_INDEX, name),
+  });
+  const webhooks = createWebhooks({ ...shared, egress, log });
   const metering = createMetering({
     database,
     journal,
@@ -235,16 +273,15 @@ function createDomains(config: Config, storage: Storage, log: Log) {
     random,
     log,
     tags: snapshot.keyringOf,
+    budgetsOf: (owner) => snapshot.current.tenants.get(owner)?.budgets.budgets ?? [],
+    refresh: snapshot.refresh,
+    writeEvent: webhooks.writeEvent,
     cursorSecret: derive(masterKey, "usage-cursor", 1),
-    names: {
-      tenant: (id) => snapshot.current.tenants.get(id)?.tenants.tenant.name ?? null,
-      project: (tenant, id) => snapshot.current.tenants.get(tenant)?.tenants.projects.get(id)?.name ?? null,
-      deployment: (id) => platformDeployments(storage).find((deployment) => deployment.id === id)?.name ?? null,
-      tenantNamed: (nameOrId) =>
-        snapshot.ownerOf(NAME_INDEX, nameOrId) ?? (snapshot.current.tenants.has(nameOrId as TenantId) ? (nameOrId as TenantId) : null),
-    },
+    names: namesIn(snapshot, NAME_INDEX),
+    counter: providers.tokenizer,
   });
-  return { identity, tenants, catalog, capacity, records, keeping, metering };
+  const budgets = createBudgets({ ...shared, projectOf: tenants.projects.idOf, findTenant: tenants.find, means: metering.budgets });
+  return { identity, sso, tenants, catalog, capacity, records, keeping, webhooks, metering, budgets };
 }
 
 type Domains = ReturnType<typeof createDomains>;
@@ -258,8 +295,9 @@ function createSurfaces(
   log: ProcessLog,
 ): Servers {
   const { database, journal, snapshot } = storage;
-  const { identity, tenants, catalog, capacity, records, keeping, metering } = domains;
-  const { authenticate, allow } = identity;
+  const { identity, sso, tenants, catalog, capacity, records, keeping, webhooks, metering, budgets } = domains;
+  const { allow } = identity;
+  const { authenticate } = sso;
   const metrics = createMetrics();
   const refused = (refusal: Refusal): void => {
     const code = keeping.note(refusal);
@@ -295,6 +333,7 @@ function createSurfaces(
     serve: (received: Received) => serve(platform, received).then((outcome) => noteRefusal(received, outcome, refused)),
   };
   for (const { path, wire } of MODEL_ENDPOINTS) mountCall(app, path, wire, calls);
+  snapshot.watch(createRevocation(drain, identity.ended));
   mountModels(app, {
     authenticate,
     allow,
@@ -302,17 +341,30 @@ function createSurfaces(
     modelsFor: (principal) => catalog.modelsFor(snapshot.current, platform.resolve(principal), principal),
     modelFor: (principal, name) => catalog.modelFor(snapshot.current, platform.resolve(principal), principal, name),
   });
-  const routes = [...tenants.routes, ...identity.routes, ...catalog.routes, ...capacity.routes, ...metering.routes, ...records.routes];
+  const routes = [
+    ...tenants.routes,
+    ...identity.routes,
+    ...sso.routes,
+    ...catalog.routes,
+    ...capacity.routes,
+    ...metering.routes,
+    ...budgets.routes,
+    ...records.routes,
+    ...webhooks.routes,
+  ];
+  const consoleAt = { publicUrl: apart === null ? publicUrl : null, secure: certificate !== null, basePath, console: sso.console };
+  mountConsole(management, { ...consoleAt, random, log, refused });
   const runner: RunnerNeeds = {
     clock,
     makeId: newId,
     forTenant: database.forTenant,
     authenticate,
+    signedIn: createSignedIn(consoleAt),
     allow,
     findTenant: tenants.find,
     writeAudit: records.audit.write,
-    async bumpConfig(tx) {
-      const version = await bumpConfig(tx);
+    async bumpConfig(tx, others) {
+      const version = await bumpConfig(tx, others);
       await snapshot.catchUp(version - 1);
       return version;
     },
@@ -335,14 +387,15 @@ function noteRefusal(
   refused: (refusal: Refusal) => void,
 ): void {
   if (outcome.kind !== "problem") return;
-  const { endpoint: route, remoteAddress } = call;
+  const { endpoint: route, origin } = call;
+  const { address: remoteAddress } = origin;
   refused({ route, principal: principal ?? null, credential: caller.credential, remoteAddress, problem: outcome.problem });
 }
 
 /** The verbs of the domains that a call needs. */
 function createPlatform(
   { providers, snapshot }: Storage,
-  { identity, tenants, catalog, capacity, metering }: Domains,
+  { identity, sso, tenants, catalog, capacity, metering }: Domains,
   emit: Platform["emit"],
 ): Platform {
   const salts = new WeakMap<TenantKeyring, string>();
@@ -350,7 +403,7 @@ function createPlatform(
     clock,
     newId,
     emit,
-    authenticate: identity.authenticate,
+    authenticate: sso.authenticate,
     allow: identity.allow,
     resolve: (principal) => tenants.resolve(principal, snapshot.current),
     openSession: (principal, named) => identity.openSession(principal, named, keyringOf({ snapshot }, principal.tenant)),
@@ -370,10 +423,17 @@ function createPlatform(
     },
     accept: providers.accept,
     bound: providers.bound,
+    countText: providers.countText,
     dispatch: providers.dispatch,
+    peek: metering.peek,
+    isBounded: metering.isBounded,
     hold: metering.hold,
+    newTurn: metering.newTurn,
+    waitTurn: metering.waitTurn,
+    leaveLine: metering.leaveLine,
     sent: metering.sent,
     meter: metering.meter,
+    countPrompt: providers.tokenizer.countPrompt,
     settleFailed: metering.settleFailed,
   };
 }
@@ -421,10 +481,6 @@ function keyringOf({ snapshot }: Pick<Storage, "snapshot">, tenant: TenantId): T
   const parts = snapshot.current.tenants.get(tenant);
   if (parts === undefined) throw new Error("a tenant that the snapshot does not hold");
   return parts.keyring;
-}
-
-function platformDeployments({ snapshot }: Pick<Storage, "snapshot">): Deployment[] {
-  return [...(snapshot.current.tenants.get(PLATFORM_TENANT)?.catalog.models.values() ?? [])].flatMap((model) => model.deployments);
 }
 
 /** Runs until a signal; prints where to begin. A signal during the start waits for it, so that nothing started is left behind. */

@@ -39,7 +39,14 @@ function everyNameIsType(statement: string): boolean {
   return names !== undefined && names.length > 0 && names.every((name) => name.startsWith("type "));
 }
 
-const LAYERS = [["kernel"], ["storage", "telemetry"], ["domains"], ["pipeline"], ["surfaces"], ["main.ts", "config.ts", "config.test.ts"]];
+const LAYERS = [
+  ["kernel"],
+  ["storage", "telemetry", "egress"],
+  ["domains"],
+  ["pipeline"],
+  ["surfaces"],
+  ["main.ts", "config.ts", "config.test.ts"],
+];
 const layerOf = (file: string) => LAYERS.findIndex((names) => names.includes(file.split("/", 1)[0] as string));
 const domainOf = (file: string) => /^domains\/([^/]+)\//.exec(file)?.[1];
 
@@ -52,7 +59,7 @@ test("every file belongs to a layer, and imports only leftwards", () => {
   );
 });
 
-test("storage and telemetry do not know each other", () => {
+test("storage, telemetry and egress do not know each other", () => {
   const wrong = FILES.flatMap(importsOf).filter(
     ({ from, to }) => layerOf(from) === 1 && layerOf(to) === 1 && from.split("/", 1)[0] !== to.split("/", 1)[0],
   );
@@ -103,6 +110,19 @@ test("evidence is minted in one file each", () => {
     const casting = PRODUCT.filter((file) => cast.test(read(file).replaceAll(IMPORT, "")));
     assert.deepEqual(casting, [mint], `${brand} is minted by ${casting.join(", ") || "nobody"}`);
   }
+});
+
+test("a provider is called from one place, and that takes a hold", () => {
+  const calling = PRODUCT.filter((file) => /\.dispatch\(/.test(read(file)));
+  assert.deepEqual(calling, ["domains/providers/service.ts", "pipeline/dispatch.ts"]);
+  assert.match(read("pipeline/dispatch.ts"), /export async function dispatch\(platform: Platform, held: Held\)/);
+  // Every endpoint of models is served by the pipeline, and nothing else answers for it.
+  const main = read("main.ts");
+  assert.match(main, /for \(const \{ path, wire \} of MODEL_ENDPOINTS\) mountCall\(app, path, wire, calls\);/);
+  assert.deepEqual(
+    PRODUCT.filter((file) => /\bmountCall\(/.test(read(file))),
+    ["main.ts", "surfaces/http/calls.ts"],
+  );
 });
 
 test("no step of the pipeline copies its evidence", () => {

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { type Capacity, capacitySource, createCapacity, thirdOfBytes } from "../../src/domains/capacity/index.ts";
+import { type Capacity, capacitySource, createCapacity } from "../../src/domains/capacity/index.ts";
 import { type Catalog, createCatalog, createCatalogSource, type ProviderFacts } from "../../src/domains/catalog/index.ts";
 import {
   createIdentity,
@@ -7,14 +7,17 @@ import {
   identitySource,
   KEY_INDEX,
   mintAdminKey,
+  type Origin,
   pepperOf,
   type Permission,
   type Principal,
 } from "../../src/domains/identity/index.ts";
 import { createRecords, type Records, writeAudit } from "../../src/domains/records/index.ts";
 import { createTenants, NAME_INDEX, readRevisions, type Tenants, tenantsSource } from "../../src/domains/tenants/index.ts";
+import { createWebhooks, type Webhooks } from "../../src/domains/webhooks/index.ts";
+import { createEgress, type EgressOptions } from "../../src/egress/index.ts";
 import { type Clock, systemClock } from "../../src/kernel/clock.ts";
-import { createIdMaker, PLATFORM_TENANT } from "../../src/kernel/ids.ts";
+import { createIdMaker, PLATFORM_TENANT, type TenantId } from "../../src/kernel/ids.ts";
 import { systemRandom } from "../../src/kernel/random.ts";
 import type { Answer, RouteContext } from "../../src/kernel/route.ts";
 import { bumpConfig, type Database, type DatabaseLog } from "../../src/storage/database/index.ts";
@@ -29,12 +32,13 @@ export interface Configuration {
   readonly catalog: Catalog;
   readonly capacity: Capacity;
   readonly records: Records;
+  readonly webhooks: Webhooks;
   /** What the runner does with a route: allow, one transaction, the handler, the version, the snapshot. Rejects with Problem. */
   act(principal: Principal, id: string, request?: ActRequest): Promise<Answer<Record<string, unknown>>>;
   /** A platform admin, by a key of its own. */
   admin(): Promise<Principal>;
   /** The principal that this key makes. */
-  principal(key: unknown): Promise<Principal>;
+  principal(key: unknown, from?: Origin): Promise<Principal>;
 }
 
 export interface ActRequest {
@@ -50,6 +54,10 @@ export interface ConfigurationOptions {
   readonly log?: DatabaseLog;
   readonly bootstrapKey?: string;
   readonly stalenessBoundMs?: number;
+  /** Routes of domains that are made on these. */
+  readonly more?: (on: Pick<Configuration, "snapshot" | "tenants" | "webhooks">) => readonly TestRoute[];
+  /** What webhooks may lead to beside public space. */
+  readonly egress?: EgressOptions;
 }
 
 /** One provider of each nature, and one whose prices the dataset has, as data: no upstream is called. */
@@ -102,9 +110,19 @@ export async function openConfiguration(
   });
   const tenants: Tenants = createTenants({ ...common, revokeProjectKeys: (tx, project) => identity.keys.revokeProject(tx, project) });
   const catalog = createCatalog({ ...common, providers });
-  const capacity = createCapacity({ ...common, projectOf: tenants.projects.idOf, countTokens: thirdOfBytes });
+  const capacity = createCapacity({ ...common, projectOf: tenants.projects.idOf, modelsOf: catalog.modelsOf });
   const records = createRecords(common);
-  const routes: readonly TestRoute[] = [...identity.routes, ...tenants.routes, ...catalog.routes, ...capacity.routes, ...records.routes];
+  const egress = createEgress(options.egress ?? { allow: [] });
+  const webhooks = createWebhooks({ ...common, egress, log: options.log ?? silentLog });
+  const routes: readonly TestRoute[] = [
+    ...identity.routes,
+    ...tenants.routes,
+    ...catalog.routes,
+    ...capacity.routes,
+    ...records.routes,
+    ...webhooks.routes,
+    ...(options.more?.({ snapshot, tenants, webhooks }) ?? []),
+  ];
   return {
     snapshot,
     identity,
@@ -112,10 +130,16 @@ export async function openConfiguration(
     catalog,
     capacity,
     records,
+    webhooks,
     async act(principal, id, request = {}) {
       const route = routes.find((each) => each.id === id);
       if (route === undefined) throw new Error(`no route ${id}`);
-      const target = route.reach === "platform" ? PLATFORM_TENANT : await tenants.find(request.params?.["tenant"] ?? "");
+      const target =
+        route.reach === "platform"
+          ? PLATFORM_TENANT
+          : route.reach !== "path"
+            ? principal.tenant
+            : await tenants.find(request.params?.["tenant"] ?? "");
       const allowed = identity.allow(principal, route.permission as Permission, target ?? (crypto.randomUUID() as typeof PLATFORM_TENANT));
       const { answer, version } = await database.forTenant(allowed.tenant, async (transaction) => {
         const context: RouteContext<unknown, unknown, unknown, unknown, unknown> = {
@@ -127,20 +151,25 @@ export async function openConfiguration(
           ifMatch: request.ifMatch ?? null,
         };
         const done = await route.handler(context as RouteContext<never, never, never, never, never>);
-        return { answer: done, version: done.configurationChanged === true ? await bumpConfig(transaction) : null };
+        return {
+          answer: done,
+          version: done.configurationChanged === true ? await bumpConfig(transaction, done.tenantsChanged as readonly TenantId[]) : null,
+        };
       });
       if (version !== null) await snapshot.catchUp(version);
       return { ...answer, body: route.result.parse(answer.body) as Record<string, unknown> };
     },
     async admin() {
       const { key } = await mintAdminKey({ ...common, writeAudit }, "test");
-      return identity.authenticate(key);
+      return identity.authenticate(key, HERE);
     },
-    principal: async (key) => identity.authenticate(String(key)),
+    principal: async (key, from = HERE) => identity.authenticate(String(key), from),
   };
 }
 
-interface TestRoute {
+const HERE: Origin = { family: "admin", address: "127.0.0.1" };
+
+export interface TestRoute {
   readonly id: string;
   readonly permission: string;
   readonly reach: string;

@@ -1,5 +1,5 @@
 import type { Clock } from "../../kernel/clock.ts";
-import { PLATFORM_TENANT, type Uuid } from "../../kernel/ids.ts";
+import { PLATFORM_TENANT, type TenantId, type Uuid } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
 import type { TenantKeyring } from "../../storage/secrets/index.ts";
 import { notFound, type Snapshot, type SnapshotStore } from "../../storage/snapshot/index.ts";
@@ -33,6 +33,8 @@ export interface Catalog {
   modelFor(snapshot: Snapshot<CatalogParts>, tenant: Tenant, principal: Principal, name: string): Model;
   /** Everything the principal may call, oldest first. */
   modelsFor(snapshot: Snapshot<CatalogParts>, tenant: Tenant, principal: Principal): readonly Model[];
+  /** Everything that a key of the tenant may be for, oldest first, as this process knows it. */
+  modelsOf(tenant: TenantId): readonly Model[];
   readonly routes: ReturnType<typeof catalogRoutes>;
 }
 
@@ -57,6 +59,8 @@ export function createCatalog(needs: CatalogNeeds): Catalog {
     },
     modelsFor: (at, tenant, principal) =>
       listModels(at.tenants.get(tenant.record.id)?.catalog, at.tenants.get(PLATFORM_TENANT)?.catalog, principal.models),
+    modelsOf: (tenant) =>
+      listModels(snapshot.current.tenants.get(tenant)?.catalog, snapshot.current.tenants.get(PLATFORM_TENANT)?.catalog, null),
     routes: catalogRoutes({
       credentials: createCredentialVerbs(verbsNeeds),
       models: createModelVerbs(verbsNeeds),

@@ -12,7 +12,12 @@ export const auditLogPage = z.object({
       id: z.string(),
       type: z.string().describe("OpenAI's word where it has one, else the action as it is called here. Details are under its name."),
       effective_at: unixSeconds,
-      actor: z.object({ type: z.literal("api_key"), api_key: z.object({ id: z.string() }) }).nullable(),
+      actor: z
+        .union([
+          z.object({ type: z.literal("api_key"), api_key: z.object({ id: z.string(), type: z.literal("service_account").optional() }) }),
+          z.object({ type: z.literal("session"), session: z.object({ user: z.object({ id: z.string() }) }) }),
+        ])
+        .nullable(),
       sequence: z.number().int(),
       count: z.number().int(),
       hash: z.string(),
@@ -74,8 +79,13 @@ export function pageOfLogs({ data, has_more, last_id }: Page<AuditView>): z.infe
 function logOf(view: AuditView) {
   const { type, details } = eventOf(view);
   const { id, sequence, count, hash } = view;
-  const actor = view.actor_kind === "machine" ? null : { type: "api_key" as const, api_key: { id: view.actor } };
-  return { id, type, effective_at: view.at, actor, [type]: { id: view.target, ...details }, sequence, count, hash };
+  return { id, type, effective_at: view.at, actor: actorOf(view), [type]: { id: view.target, ...details }, sequence, count, hash };
+}
+
+function actorOf({ actor: id, actor_kind: kind }: AuditView): z.infer<typeof auditLogPage>["data"][number]["actor"] {
+  if (kind === "machine") return null;
+  if (kind === "user") return { type: "session", session: { user: { id } } };
+  return { type: "api_key", api_key: kind === "service_account" ? { id, type: "service_account" } : { id } };
 }
 
 /** A rotation changes the old key, which ends after its grace: its successor is another id. */

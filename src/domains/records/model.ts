@@ -3,9 +3,9 @@ import type { Uuid } from "../../kernel/ids.ts";
 /** One management action. */
 export interface AuditRow {
   readonly id: Uuid;
-  /** The key's id, `bootstrap`, or what was run on the machine. */
+  /** The id of the key or of the member, `bootstrap`, or what was run on the machine. */
   readonly actor: string;
-  readonly actorKind: "key" | "bootstrap" | "machine";
+  readonly actorKind: "key" | "bootstrap" | "user" | "service_account" | "machine";
   readonly action: string;
   /** The id of what was acted on. */
   readonly target: string;

@@ -181,7 +181,7 @@ test("a revoked key and an expired one are recognised by their secret, and a gue
     });
     const present = async (credential: string) => {
       try {
-        await identity.authenticate(credential);
+        await identity.authenticate(credential, { family: "chat.completions", address: "::1" });
         assert.fail("it should be refused");
       } catch (problem) {
         refusals.note({ route: "openai.chat.completions", principal: null, credential, remoteAddress: "::1", problem });

@@ -92,6 +92,7 @@ async function load(client: pg.Client, options: RestoreOptions, manifest: Manife
     manifest.journal === null ? null : await JournalRestorer.create(journalDirectory(options.dataDirectory), manifest.journal.id);
   try {
     await withoutForcedRowSecurity(client, () => fill(client, options.from, manifest, journal));
+    await forgetProcesses(client, manifest);
     // Before the commit: a database without the journal that completes it must not look whole.
     await journal?.finish();
   } catch (error) {
@@ -152,6 +153,14 @@ async function fill(client: pg.Client, path: string, manifest: Manifest, journal
   if (!isDeepStrictEqual(await readBackup(path, sink), manifest)) throw changed();
   await tables.finish();
 }
+
+/** None of the processes that were at work is at work here: nobody waits for what they would give back. */
+async function forgetProcesses(client: pg.Client, manifest: Manifest): Promise<void> {
+  for (const { name } of manifest.tables) if (OF_PROCESSES.has(name)) await client.query(`DELETE FROM ${pg.escapeIdentifier(name)}`);
+}
+
+/** Tables that say which process does something now. */
+const OF_PROCESSES: ReadonlySet<string> = new Set(["budget_keeper"]);
 
 /** Copies the tables' streams in, one after another. */
 class TableLoader {

@@ -79,7 +79,15 @@ const SYSTEM_POLICIES = [
   ...["deployments", "prices", "grants", "usage_rows", "ledger_entries", "audit_chains", "tiers", "limits"].map(
     (table) => `${table} SELECT`,
   ),
+  ...["members", "project_members", "identity_providers"].map((table) => `${table} SELECT`),
+  "webhooks SELECT",
+  ...["SELECT", "INSERT", "DELETE"].map((verb) => `events ${verb}`),
+  ...["SELECT", "INSERT", "UPDATE", "DELETE"].map((verb) => `event_deliveries ${verb}`),
   ...["usage_rows", "ledger_entries"].map((table) => `${table} INSERT`),
+  ...["budgets", "ledger_adjustments"].map((table) => `${table} SELECT`),
+  ...["budget_openings", "budget_balances", "budget_alerts"].flatMap((table) =>
+    ["SELECT", "INSERT", "UPDATE", "DELETE"].map((verb) => `${table} ${verb}`),
+  ),
 ];
 
 /** It answers whose a key id is, before a tenant is known; atrium_system alone reads it. */
@@ -87,7 +95,7 @@ const KEYS_NOT_LED_BY_TENANT = ["key_directory_pkey"];
 /** A reference to a catalog row is (owner_id, id). */
 const REFERENCES_TO_CATALOG = ["grants_model_owner_id_model_id_fkey"];
 /** Kept as written. */
-const IMMUTABLE_TABLES = ["audit_rows", "ledger_entries", "usage_rows", "prices", "config_changes"];
+const IMMUTABLE_TABLES = ["audit_rows", "ledger_entries", "usage_rows", "prices", "config_changes", "ledger_adjustments"];
 
 const list = (names: readonly string[]) => `ARRAY[${names.map((name) => `'${name}'`).join(", ")}]`;
 

@@ -43,7 +43,7 @@ export interface Listener {
 }
 
 /** Who crosses tenants, and so appears in the application_name of its connection and in the logs. */
-export type SystemJob = "snapshot" | "ship" | "report" | "key-lookup";
+export type SystemJob = "snapshot" | "ship" | "report" | "key-lookup" | "outbox";
 
 /** Bound to one tenant, which `tenantOf(tx)` tells. A verb takes the transaction it runs in. */
 export type TenantTransaction = Brand<Transaction<Tables>, "TenantTransaction">;

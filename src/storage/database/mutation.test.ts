@@ -130,7 +130,7 @@ async function attempt(tx: Untyped, { table, verb }: Cell): Promise<Reached> {
     // No RETURNING and no column read: a policy for SELECT would hold in place of the one under test.
     case "update": {
       const [column, value] =
-        Object.entries(rowOf(table, CALLER, "c")).find(([name]) => /_at$|^version$|^name_index$|^sequence$/.test(name)) ?? [];
+        Object.entries(rowOf(table, CALLER, "c")).find(([name]) => /_at$|^version$|^name_index$|^sequence$|^window_end$/.test(name)) ?? [];
       const result = await tx
         .updateTable(table)
         .set({ [column as string]: value })
@@ -209,6 +209,25 @@ const ROWS: Readonly<Record<string, (mark: string, parent: string) => Record<str
     created_by: "test",
     created_at: AT,
   }),
+  members: (mark) => ({
+    id: uuid(mark),
+    kind: "user",
+    email_sealed: bytes(mark),
+    email_index: bytes(mark),
+    created_by: "test",
+    created_at: AT,
+  }),
+  project_members: (_, parent) => ({ project_id: uuid(parent), member_id: uuid(parent), created_at: AT }),
+  invitations: (mark) => ({
+    id: uuid(mark),
+    email_sealed: bytes(mark),
+    email_index: bytes(mark),
+    roles: [],
+    token_hash: bytes(mark),
+    expires_at: AT,
+    created_by: "test",
+    created_at: AT,
+  }),
   credentials: (mark) => ({ ...named(mark), provider: "simulated" }),
   models: (mark) => named(mark),
   deployments: (mark, parent) => ({ ...named(mark), model_id: uuid(parent), provider: "simulated", upstream_model: "m" }),
@@ -272,12 +291,56 @@ const ROWS: Readonly<Record<string, (mark: string, parent: string) => Record<str
     rate_window: "gcra",
     token_mode: "estimated",
   }),
+  budgets: (mark) => ({
+    ...named(mark),
+    set_by_platform: false,
+    scope: "tenant",
+    unit: "usd",
+    budget_window: "day",
+    cap: 1n,
+    mode: "reject",
+    thresholds: [],
+    definition: 1,
+    epoch: 1,
+  }),
+  budget_openings: (mark) => ({ budget_id: uuid(mark), definition: 1, epoch: 1, time_zone: "UTC", counts_from: AT }),
+  budget_balances: (mark, parent) => ({ budget_id: uuid(parent), subject: mark, window_start: AT, window_end: AT }),
+  budget_alerts: (mark, parent) => ({ budget_id: uuid(parent), subject: mark, window_start: AT, threshold: 50, at: AT }),
+  ledger_adjustments: (mark) => ({
+    id: uuid(mark),
+    debit_spend: 1n,
+    credit_margin: 1n,
+    reason_sealed: bytes(mark),
+    created_by: "test",
+    created_at: AT,
+    effective_at: AT,
+  }),
+  webhooks: (mark) => ({ ...named(mark), url_sealed: bytes(mark), events: ["*"], status: "active", secret_sealed: bytes(mark) }),
+  events: (mark) => ({ id: uuid(mark), type: "t", fact_key: mark, data_sealed: bytes(mark), created_at: AT }),
+  event_deliveries: (_, parent) => ({
+    webhook_id: uuid(parent),
+    event_id: uuid(parent),
+    status: "pending",
+    next_attempt_at: AT,
+    created_at: AT,
+  }),
   idempotency_keys: (mark) => ({
     principal: "p",
     key_hash: bytes(mark),
     route: "r",
     body_hash: bytes(mark),
     created_at: AT,
+    expires_at: AT,
+  }),
+  identity_providers: (mark) => ({ ...named(mark), issuer: "https://id.test", rules_sealed: bytes(mark) }),
+  console_sessions: (mark) => ({
+    id: uuid(mark),
+    cookie_hash: Buffer.alloc(32, mark),
+    subject_kind: "key",
+    subject: "s",
+    content_sealed: bytes(mark),
+    created_at: AT,
+    idle_at: AT,
     expires_at: AT,
   }),
 };

@@ -5,7 +5,9 @@ import type {
   CredentialId,
   DeploymentId,
   HopId,
+  InvitationId,
   KeyId,
+  MemberId,
   ModelId,
   PriceVersion,
   ProjectId,
@@ -38,10 +40,24 @@ export interface Tables {
   idempotency_keys: IdempotencyKeysTable;
   tiers: TiersTable;
   limits: LimitsTable;
+  webhooks: WebhooksTable;
+  events: EventsTable;
+  event_deliveries: EventDeliveriesTable;
+  identity_providers: IdentityProvidersTable;
+  console_sessions: ConsoleSessionsTable;
+  budgets: BudgetsTable;
+  budget_openings: BudgetOpeningsTable;
+  budget_balances: BudgetBalancesTable;
+  budget_alerts: BudgetAlertsTable;
+  ledger_adjustments: LedgerAdjustmentsTable;
+  budget_keeper: BudgetKeeperTable;
+  members: MembersTable;
+  project_members: ProjectMembersTable;
+  invitations: InvitationsTable;
 }
 
 /** Tables without a tenant: every other one is under row security and gets the tenant's predicate. */
-export const GLOBAL_TABLES: ReadonlySet<string> = new Set<keyof Tables>(["config_version", "journals"]);
+export const GLOBAL_TABLES: ReadonlySet<string> = new Set<keyof Tables>(["config_version", "journals", "budget_keeper"]);
 
 /** In a tenant transaction an insert may leave it out: it is filled in, and any other tenant's is refused. */
 type OwningTenant = ColumnType<TenantId, TenantId | undefined, never>;
@@ -118,6 +134,13 @@ export interface ApiKeysTable {
   expires_at: Nullable<Date>;
   revoked_at: Nullable<Date>;
   grace_until: Nullable<Date>;
+  /** The service account that calls with it; NULL: nobody's but its own. */
+  member_id: ColumnType<MemberId | null, MemberId | null | undefined, never>;
+  /** The key or member of the same tenant that made it and bounds it at every use; NULL where that is the platform, or the machine. */
+  creator: Nullable<KeyId | MemberId>;
+  /** Families of endpoints, and CIDRs; NULL: any. */
+  routes: Nullable<string[]>;
+  ip_ranges: Nullable<string[]>;
   created_by: Fixed<string>;
   created_at: Fixed<Date>;
 }
@@ -311,4 +334,197 @@ export interface LimitsTable extends Named {
   burst: Nullable<number>;
   rate_window: "gcra" | "sliding";
   token_mode: "estimated" | "strict";
+  /** Of a tenant's rows: whether it may only read it. */
+  set_by_platform: Fixed<boolean>;
+}
+
+/** A person, or a service account of one project. */
+export interface MembersTable {
+  tenant_id: OwningTenant;
+  id: Fixed<MemberId>;
+  kind: Fixed<"user" | "service_account">;
+  /** A service account's; NULL for people. */
+  project_id: ColumnType<ProjectId | null, ProjectId | null | undefined, never>;
+  name_sealed: Nullable<Buffer>;
+  email_sealed: Nullable<Buffer>;
+  email_index: Nullable<Buffer>;
+  /** Of issuer and subject; NULL until the first sign-in. */
+  subject_index: Nullable<Buffer>;
+  /** Over the whole tenant. */
+  roles: Generated<string[]>;
+  /** The same, as the newest assertion of the identity provider has them, which was made at `claimed_at`. */
+  claimed_roles: Generated<string[]>;
+  claimed_at: Nullable<Date>;
+  /** Its ETag. */
+  revision: Generated<number>;
+  created_by: Fixed<string>;
+  created_at: Fixed<Date>;
+  removed_at: Nullable<Date>;
+}
+
+export interface ProjectMembersTable {
+  tenant_id: OwningTenant;
+  project_id: Fixed<ProjectId>;
+  member_id: Fixed<MemberId>;
+  roles: Generated<string[]>;
+  claimed_roles: Generated<string[]>;
+  created_at: Fixed<Date>;
+}
+
+export interface InvitationsTable {
+  tenant_id: OwningTenant;
+  id: Fixed<InvitationId>;
+  email_sealed: Fixed<Buffer>;
+  email_index: Fixed<Buffer>;
+  roles: Fixed<string[]>;
+  projects: ColumnType<{ project: ProjectId; roles: string[] }[], string, never>;
+  /** Of the token that was shown once. */
+  token_hash: Fixed<Buffer>;
+  expires_at: Fixed<Date>;
+  created_by: Fixed<string>;
+  created_at: Fixed<Date>;
+  accepted_at: Nullable<Date>;
+  withdrawn_at: Nullable<Date>;
+}
+
+/** A scope that names no project, key, user or feature is each one of them. Amounts in the budget's unit, money in pico-dollars. */
+export interface BudgetsTable extends Named {
+  tenant_id: OwningTenant;
+  id: Fixed<Uuid>;
+  set_by_platform: Fixed<boolean>;
+  scope: "platform" | "tenant" | "project" | "key" | "user" | "feature";
+  project_id: Nullable<ProjectId>;
+  key_id: Nullable<KeyId>;
+  subject_sealed: Nullable<Buffer>;
+  subject_index: Nullable<Buffer>;
+  unit: "usd" | "tokens" | "requests";
+  budget_window: "day" | "week" | "month" | "total" | "rolling";
+  rolling_seconds: Nullable<number>;
+  cap: bigint;
+  mode: "reject" | "wait" | "clamp" | "soft";
+  /** Percent of the cap. */
+  thresholds: number[];
+  definition: number;
+  epoch: number;
+}
+
+/** Written by atrium_system alone. */
+export interface BudgetOpeningsTable {
+  tenant_id: Fixed<TenantId>;
+  budget_id: Fixed<Uuid>;
+  definition: number;
+  epoch: number;
+  time_zone: string;
+  counts_from: Date;
+}
+
+export interface BudgetBalancesTable {
+  /** The budget's owner. */
+  tenant_id: OwningTenant;
+  budget_id: Fixed<Uuid>;
+  subject: Fixed<string>;
+  subject_sealed: Nullable<Buffer>;
+  window_start: Fixed<Date>;
+  window_end: Nullable<Date>;
+  posted: Generated<bigint>;
+  held: Generated<bigint>;
+  adjusted: Generated<bigint>;
+  overage: Generated<bigint>;
+}
+
+/** Written by atrium_system alone. */
+export interface BudgetAlertsTable {
+  tenant_id: Fixed<TenantId>;
+  budget_id: Fixed<Uuid>;
+  subject: Fixed<string>;
+  window_start: Fixed<Date>;
+  threshold: Fixed<number>;
+  at: Fixed<Date>;
+}
+
+/** One immutable double entry: debit = credit, pico-dollars; negative is a credit to the tenant. */
+export interface LedgerAdjustmentsTable {
+  tenant_id: OwningTenant;
+  id: Fixed<Uuid>;
+  project_id: ColumnType<ProjectId | null, ProjectId | null | undefined, never>;
+  key_id: ColumnType<KeyId | null, KeyId | null | undefined, never>;
+  user_sealed: ColumnType<Buffer | null, Buffer | null | undefined, never>;
+  user_index: ColumnType<Buffer | null, Buffer | null | undefined, never>;
+  feature_sealed: ColumnType<Buffer | null, Buffer | null | undefined, never>;
+  feature_index: ColumnType<Buffer | null, Buffer | null | undefined, never>;
+  debit_spend: Fixed<bigint>;
+  credit_margin: Fixed<bigint>;
+  reason_sealed: Fixed<Buffer>;
+  created_by: Fixed<string>;
+  created_at: Fixed<Date>;
+  effective_at: Fixed<Date>;
+}
+
+/** One row: the process that may grant holds under hard budgets. */
+export interface BudgetKeeperTable {
+  singleton: Generated<boolean>;
+  journal_id: Uuid;
+  taken_at: Date;
+  released_at: Nullable<Date>;
+}
+
+export interface IdentityProvidersTable extends Named {
+  tenant_id: OwningTenant;
+  id: Fixed<Uuid>;
+  issuer: string;
+  client_id: Nullable<string>;
+  client_secret_sealed: Nullable<Buffer>;
+  rules_sealed: Buffer;
+}
+
+export interface ConsoleSessionsTable {
+  tenant_id: OwningTenant;
+  id: Fixed<Uuid>;
+  cookie_hash: Fixed<Buffer>;
+  subject_kind: Fixed<"member" | "key" | "bootstrap">;
+  /** The id of the member or of the key. */
+  subject: Fixed<string>;
+  content_sealed: Fixed<Buffer>;
+  created_at: Fixed<Date>;
+  /** Ends then, unless it is used before. */
+  idle_at: Date;
+  expires_at: Fixed<Date>;
+}
+
+export interface WebhooksTable extends Named {
+  tenant_id: OwningTenant;
+  id: Fixed<Uuid>;
+  url_sealed: Buffer;
+  /** Types of events; `*` is all of them. */
+  events: string[];
+  status: "active" | "paused" | "gone";
+  secret_sealed: Buffer;
+  previous_secret_sealed: Nullable<Buffer>;
+  previous_secret_until: Nullable<Date>;
+}
+
+/** A fact that a tenant is told of; once for each `fact_key`. */
+export interface EventsTable {
+  tenant_id: OwningTenant;
+  id: Fixed<Uuid>;
+  type: Fixed<string>;
+  fact_key: Fixed<string>;
+  data_sealed: Fixed<Buffer>;
+  created_at: Fixed<Date>;
+}
+
+/** The outbox: one row for each event and each endpoint that is told of it. */
+export interface EventDeliveriesTable {
+  tenant_id: OwningTenant;
+  webhook_id: Fixed<Uuid>;
+  event_id: Fixed<Uuid>;
+  status: "pending" | "delivered" | "failed" | "canceled";
+  attempts: Generated<number>;
+  /** While an attempt is under way: the end of its lease. */
+  next_attempt_at: Date;
+  last_attempt_at: Nullable<Date>;
+  /** The HTTP status of the last answer. */
+  last_status: Nullable<number>;
+  last_error: Nullable<string>;
+  created_at: Fixed<Date>;
 }

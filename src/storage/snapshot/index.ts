@@ -6,6 +6,7 @@ import { groupByTenant, type Sources, type TenantParts } from "./source.ts";
 import { makeTenantKey, openKeyring, readTenantKeys, type TenantKeysNeeds, type WrappedKey } from "./tenant-keys.ts";
 
 export { makeTenantKey } from "./tenant-keys.ts";
+export * from "./list-object.ts";
 export * from "./resource.ts";
 export { groupByTenant, ofTenants, type Present, type Source, type TenantParts } from "./source.ts";
 
@@ -32,6 +33,8 @@ export interface SnapshotStore<Parts> {
    * that cannot be told now.
    */
   keyringOf(id: TenantId): TenantKeyring | Promise<TenantKeyring | null>;
+  /** Told of every change, once `current` holds it: the tenants whose parts are new or gone. */
+  watch(listener: (changed: ReadonlySet<TenantId>) => void): void;
   /** Milliseconds since the database last confirmed `current`. */
   stalenessMs(): number;
   close(): Promise<void>;
@@ -74,6 +77,7 @@ export async function createSnapshot<S extends Sources>(needs: SnapshotNeeds<S>)
       if (!state.current.tenants.has(id)) await refresh();
       return state.current.tenants.has(id);
     },
+    watch: (listener) => void state.listeners.push(listener),
     keyringOf: (id) => state.current.tenants.get(id)?.keyring ?? readKeyring(needs, id),
     stalenessMs: () => needs.clock.monotonic() - state.confirmedAt,
     close: () => following.close(),
@@ -91,6 +95,7 @@ interface State<Parts> {
   readonly owners: ReadonlyMap<string, Map<string, TenantId>>;
   /** Tenants whose last reading made no part; read again with the next change. */
   readonly broken: Set<TenantId>;
+  readonly listeners: ((changed: ReadonlySet<TenantId>) => void)[];
   confirmedAt: number;
 }
 
@@ -100,6 +105,7 @@ function newState<Parts>(indexes: readonly string[]): State<Parts> {
     revisions: new Map(),
     owners: new Map(indexes.map((name) => [name, new Map<string, TenantId>()])),
     broken: new Set(),
+    listeners: [],
     confirmedAt: Number.NEGATIVE_INFINITY,
   };
 }
@@ -240,6 +246,10 @@ function swap<S extends Sources>(
   for (const id of state.broken) if (id !== PLATFORM_TENANT && !revisions.has(id)) state.broken.delete(id);
   state.revisions = revisions;
   state.current = { version, tenants };
+  if (state.listeners.length === 0) return;
+  const changed = new Set(read.keys());
+  for (const id of before.keys()) if (!tenants.has(id)) changed.add(id);
+  for (const listener of state.listeners) listener(changed);
 }
 
 /** Many callers, one run: a call during a run gets the next one, which starts after everything the caller saw. */

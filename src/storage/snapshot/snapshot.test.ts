@@ -51,6 +51,15 @@ const write = fc.oneof(
   }),
   fc.record({ id: fc.constant("tenant_keys.create"), params: fc.record({ tenant: tenantName }), body: fc.constant({}) }),
   fc.record({
+    id: fc.constant("members.put"),
+    params: fc.record({ tenant: tenantName, member: fc.constantFrom("ada@example.com", "grace@example.com") }),
+    body: fc.record({
+      roles: fc.subarray(["developer", "auditor"]),
+      projects: fc.constantFrom([], [{ project: "r1", roles: ["developer"] }]),
+    }),
+  }),
+  fc.record({ id: fc.constant("members.delete"), params: fc.record({ tenant: tenantName, member: fc.constant("ada@example.com") }) }),
+  fc.record({
     id: fc.constant("models.put"),
     params: fc.record({ model: resourceName }),
     body: fc.record({ visibility: fc.constantFrom("granted", "all") }),
@@ -98,6 +107,25 @@ test("after any sequence of writes a snapshot that followed them equals one load
     );
     t.diagnostic(`${writes} writes took effect`);
     assert.ok(writes > 30);
+  }));
+
+test("who watches is told, once it is in force, whose parts are new or gone, and nobody else's", (t) =>
+  withDatabases(t, async (database, t) => {
+    const configuration = await openConfiguration(t, await database.open());
+    const { act, snapshot } = configuration;
+    const admin = await configuration.admin();
+    const put = async (tenant: string) => (await act(admin, "tenants.put", { params: { tenant } })).body["id"] as TenantId;
+    const [one, other] = [await put("one"), await put("other")];
+    const told: { changed: ReadonlySet<TenantId>; status: string | undefined }[] = [];
+    snapshot.watch((changed) => told.push({ changed, status: snapshot.current.tenants.get(one)?.tenants.tenant.status }));
+    await act(admin, "tenants.put", { params: { tenant: "one" }, body: { status: "suspended" } });
+    assert.ok(told.some(({ changed, status }) => changed.has(one) && status === "suspended"));
+    assert.ok(told.every(({ changed }) => !changed.has(other)));
+    await act(admin, "tenants.delete", { params: { tenant: "other" } });
+    assert.ok(told.some(({ changed }) => changed.has(other)));
+    const before = told.length;
+    await snapshot.refresh();
+    assert.equal(told.length, before, "without a change nobody is told");
   }));
 
 async function applied(

@@ -108,7 +108,7 @@ async function serverOn(database: TestDatabase, t: TestContext) {
     clock: { now: () => time.now, monotonic: () => time.now },
     makeId,
     forTenant: (id, work) => opened.forTenant(id, work),
-    authenticate: (credential) => forged<Principal>({ kind: "key", id: credential, tenant }),
+    authenticate: (credential: string | null) => forged<Principal>({ kind: "key", id: credential, tenant }),
     allow: (principal, permission) => forged({ principal, permission, tenant, project: null }),
     findTenant: () => tenant,
     writeAudit: async (transaction, { id, actor, actorKind, action, target, status, at }) => {

@@ -64,7 +64,7 @@ async function recall(transaction: TenantTransaction, slot: Slot, bodyHash: Buff
   if (!row.body_hash.equals(bodyHash)) throw new Problem("idempotency_mismatch", { param: "idempotency-key" });
   if (row.status === null || row.response === null) throw new Error("an action committed without its answer");
   const kept = JSON.parse(keyring.open(row.response, placeOf(slot)).toString("utf8")) as Pick<Done, "body" | "revision">;
-  return { ...kept, status: row.status, shownOnce: [], configVersion: null, replayed: true };
+  return { ...kept, status: row.status, shownOnce: [], configVersion: null, replayed: true, download: null };
 }
 
 function placeOf(slot: Slot): SealedPlace {

@@ -61,12 +61,17 @@ function operationOf(route: AnyRoute): JsonSchema {
     parameters: [...pathParameters(route), ...queryParameters(route), ...headerParameters(route)],
     ...(route.body === null ? {} : { requestBody: bodyOf(route.body, route.example.body) }),
     responses: {
-      "200": { description: "Done.", content: { "application/json": { schema: jsonSchema(route.result, "output") } } },
+      "200": { description: "Done.", content: contentOf(route) },
       ...Object.fromEntries(
         problemStatuses(route).map((status) => [String(status), { $ref: `#/components/responses/${responseName(status)}` }]),
       ),
     },
   };
+}
+
+function contentOf({ downloads, result }: AnyRoute): JsonSchema {
+  const schema = jsonSchema(result, "output");
+  return Object.fromEntries((downloads ?? ["application/json"]).map((type) => [type, { schema }]));
 }
 
 function bodyOf(schema: z.ZodType, example: unknown): JsonSchema {

@@ -3,7 +3,7 @@ import { PERMISSIONS, type Permission } from "../../domains/identity/index.ts";
 import type { Answer, Route, RouteContext } from "../../kernel/route.ts";
 
 /** Any domain's route. What its handler asks for was checked against its schemas and its permission by `routeBuilder`. */
-export interface AnyRoute extends Pick<Route, "id" | "method" | "path" | "summary" | "reach" | "example" | "audit"> {
+export interface AnyRoute extends Pick<Route, "id" | "method" | "path" | "summary" | "reach" | "downloads" | "example" | "audit"> {
   readonly permission: string;
   readonly params: z.ZodType;
   readonly query: z.ZodType;
@@ -32,6 +32,7 @@ function faultsOf(route: AnyRoute): string[] {
     [isPermission(route.permission), `'${route.permission}' is not a permission`],
     [write === (route.audit !== null), write ? "a write needs an audit action" : "a read has no audit action"],
     [write || route.body === null, "a GET has no body"],
+    [!write || route.downloads === undefined, "only a GET answers with a download"],
     [
       (route.reach === "path") === (named.includes("tenant") && route.reach !== "platform"),
       "a route reaches 'path' exactly when its path names {tenant} and the rows are that tenant's",

@@ -1,13 +1,14 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import type { Allowed, Permission, Principal } from "../../domains/identity/index.ts";
+import type { Allowed, Authenticate, Permission, Principal } from "../../domains/identity/index.ts";
 import type { AuditRow, Refusal } from "../../domains/records/index.ts";
 import type { Clock } from "../../kernel/clock.ts";
 import { PLATFORM_TENANT, type TenantId, type Uuid } from "../../kernel/ids.ts";
 import { Problem } from "../../kernel/problem.ts";
-import type { Answer, RouteContext } from "../../kernel/route.ts";
+import type { Answer, Download, RouteContext } from "../../kernel/route.ts";
 import { type Database, DatabaseUnavailable, type TenantTransaction } from "../../storage/database/index.ts";
 import type { TenantKeyring } from "../../storage/secrets/index.ts";
 import { credentialOf } from "../http/credential.ts";
+import { sendDownload } from "./download.ts";
 import { once } from "./idempotency.ts";
 import { readInput, type Input } from "./input.ts";
 import { openApiDocument } from "./openapi.ts";
@@ -19,18 +20,20 @@ export interface RunnerNeeds {
   readonly clock: Clock;
   readonly makeId: () => Uuid;
   readonly forTenant: Database["forTenant"];
-  /** Throws invalid_api_key or expired_api_key. */
-  readonly authenticate: (credential: string | null) => Principal | Promise<Principal>;
+  /** Throws invalid_api_key, expired_api_key, or permission_denied where the key is not for these endpoints. */
+  readonly authenticate: Authenticate;
+  /** Who comes without a credential, but from the console's own pages; null for nobody. Rejects with Problem invalid_api_key. */
+  readonly signedIn?: (request: FastifyRequest) => Promise<Principal | null>;
   /** Throws permission_denied, and not_found for a tenant that the principal may not know of. */
   readonly allow: (principal: Principal, permission: Permission, tenant: TenantId) => Allowed<Permission>;
   /** By name or id; null where there is none. At once for what this process knows; a promise where it had to be looked up. */
   readonly findTenant: (nameOrId: string) => TenantId | null | Promise<TenantId | null>;
   readonly writeAudit: (transaction: TenantTransaction, row: AuditRow) => Promise<void>;
   /**
-   * Raises the configuration's version in the transaction and tells the tenant's processes of it. Resolves when this process
+   * Raises the configuration's version in the transaction and tells the tenant's processes of it, and those of others. Resolves when this process
    * knows every change that was committed before it.
    */
-  readonly bumpConfig: (transaction: TenantTransaction) => Promise<number>;
+  readonly bumpConfig: (transaction: TenantTransaction, others: readonly TenantId[]) => Promise<number>;
   /** Resolves when this process serves from a snapshot of at least this version. */
   readonly catchUp: (version: number) => Promise<void>;
   /** A tenant's keys: answers that are remembered end with them. */
@@ -78,6 +81,14 @@ async function run(route: AnyRoute, request: FastifyRequest, reply: FastifyReply
     reach(route, principal, request.params as Record<string, string>, needs),
   );
   const action: Action = { route, allowed, request, input: await readInput(route, request, allowed.tenant) };
+  if (route.downloads !== undefined)
+    return sendDownload(reply, (sendOne) =>
+      needs.forTenant(allowed.tenant, async (transaction) => {
+        const { download } = await noting(asked, [403], needs, () => act(action, transaction, needs));
+        if (download === null) throw new Error(`${route.id} has no download`);
+        await sendOne(download);
+      }),
+    );
   const done = await withRetries(() =>
     needs.forTenant(allowed.tenant, (transaction) =>
       once(transaction, action, needs, () => noting(asked, [403], needs, () => act(action, transaction, needs))),
@@ -89,7 +100,12 @@ async function run(route: AnyRoute, request: FastifyRequest, reply: FastifyReply
 
 /** Who asks. Throws invalid_api_key or expired_api_key. */
 function known(route: string, request: FastifyRequest, needs: RunnerNeeds): Promise<Principal> {
-  return noting({ route, principal: null, request }, [401], needs, async () => needs.authenticate(credentialOf(request.headers)));
+  const family = request.url.startsWith("/v1/") ? "organization" : "admin";
+  return noting({ route, principal: null, request }, [401, 403], needs, async () => {
+    const credential = credentialOf(request.headers);
+    const signedIn = credential === null ? await needs.signedIn?.(request) : null;
+    return signedIn ?? needs.authenticate(credential, { family, address: request.remoteAddress });
+  });
 }
 
 /**
@@ -142,6 +158,12 @@ async function reach(
       return needs.allow(principal, permission, PLATFORM_TENANT);
     case "own":
       return needs.allow(principal, permission, principal.tenant);
+    case "organization":
+      if (principal.tenant === PLATFORM_TENANT)
+        throw new Problem("permission_denied", {
+          message: "This is a tenant's own. The platform administers tenants below /admin/v1/tenants.",
+        });
+      return needs.allow(principal, permission, principal.tenant);
     case "path": {
       const tenant = await tenantNamed(params["tenant"] ?? "", principal, needs);
       // The platform is no tenant that a path can name: its rows have routes of their own.
@@ -178,6 +200,7 @@ export interface Done {
   readonly shownOnce: readonly string[];
   readonly configVersion: number | null;
   readonly replayed: boolean;
+  readonly download: Download | null;
 }
 
 async function act(action: Action, transaction: TenantTransaction, needs: RunnerNeeds): Promise<Done> {
@@ -194,7 +217,8 @@ async function act(action: Action, transaction: TenantTransaction, needs: Runner
   const answer = await action.route.handler(context as RouteContext<never, never, never, never, never>);
   const row = auditRow(action, answer, needs);
   if (row !== null) await needs.writeAudit(transaction, row);
-  const configVersion = answer.configurationChanged === true ? await needs.bumpConfig(transaction) : null;
+  const configVersion =
+    answer.configurationChanged === true ? await needs.bumpConfig(transaction, (answer.tenantsChanged ?? []) as readonly TenantId[]) : null;
   // Asked again, now that every change before this one is known: the tenant may have been archived or suspended meanwhile.
   if (configVersion !== null) needs.allow(action.allowed.principal, action.allowed.permission, action.allowed.tenant);
   return {
@@ -204,6 +228,7 @@ async function act(action: Action, transaction: TenantTransaction, needs: Runner
     shownOnce: answer.shownOnce ?? [],
     configVersion,
     replayed: false,
+    download: answer.download ?? null,
   };
 }
 

@@ -33,6 +33,7 @@ export type AnthropicErrorType =
   | "invalid_request_error"
   | "authentication_error"
   | "permission_error"
+  | "billing_error"
   | "not_found_error"
   | "conflict_error"
   | "rate_limit_error"
@@ -64,6 +65,7 @@ const ERROR_TYPES: Readonly<Record<ProblemCode, AnthropicErrorType>> = {
   upstream_rejected: "invalid_request_error",
   rate_limit_exceeded: "rate_limit_error",
   request_exceeds_limit: "rate_limit_error",
+  budget_exceeded: "billing_error",
   capacity_exceeded: "rate_limit_error",
   upstream_error: "api_error",
   upstream_timeout: "timeout_error",

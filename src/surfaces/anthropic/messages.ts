@@ -7,6 +7,7 @@ import { anthropicLimitHeaders } from "./limits.ts";
 export const messages: SurfaceWire = {
   dialect: "anthropic",
   endpoint: "anthropic.messages",
+  family: "messages",
   parser: "messages",
   streamRenderer() {
     const renderer = createMessageRenderer();

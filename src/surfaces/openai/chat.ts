@@ -7,6 +7,7 @@ import { openaiLimitHeaders } from "./limits.ts";
 export const chatCompletions: SurfaceWire = {
   dialect: "openai",
   endpoint: "openai.chat.completions",
+  family: "chat.completions",
   parser: "chatCompletion",
   streamRenderer(request, provider) {
     const renderer = createChunkRenderer({ includeUsage: request.includeUsage, systemFingerprint: provider });

@@ -21,7 +21,7 @@ export function mountModels(app: FastifyInstance, needs: ModelsNeeds): void {
   const answer = async <T>(request: FastifyRequest, work: (principal: Principal) => T): Promise<T> => {
     const credential = credentialOf(request.headers);
     try {
-      const principal = await needs.authenticate(credential);
+      const principal = await needs.authenticate(credential, { family: "models", address: request.remoteAddress });
       needs.allow(principal, "models:call", principal.tenant);
       return work(principal);
     } catch (problem) {
