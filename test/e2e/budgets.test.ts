@@ -228,3 +228,29 @@ test("a runaway loop spends no more than its cap, however fast it calls", async 
   assert.ok(spent <= cap && spent > cap - 0.0012, String(spent));
   t.diagnostic(`${calls} calls tried, ${counts.get(200)} served, ${counts.get(429)} refused: cap $${cap}, spent $${spent}`);
 });
+
+test("what a running stream has used is shown as spent while it runs, and what it may still use as held", async () => {
+  await createModel(atrium, {
+    model: "slow",
+    provider: "simulated",
+    upstreamModel: "simulated",
+    price: PRICE,
+    options: { output_tokens: 4_000, per_token_ms: 1 },
+  });
+  const { tenant, key } = await tenantWith({ cap: { ...perTenant, cap: "1" } });
+  await atrium.admin("PUT", `tenants/${tenant}/grants/slow`, {});
+  const leaving = new AbortController();
+  const response = await ask(key, { model: "slow", max_tokens: 4_000, stream: true }, leaving.signal);
+  const reader = (response.body as ReadableStream<Uint8Array>).getReader();
+  const seen: { spent: number; held: number }[] = [];
+  while (seen.length < 2 || (seen.at(-1)?.spent ?? 0) <= (seen[0]?.spent ?? 0)) {
+    for (let pieces = 0; pieces < 100; pieces++)
+      assert.equal((await reader.read()).done, false, "the stream ended before its progress was seen");
+    const { spent, held } = (await atrium.admin("GET", `tenants/${tenant}/budgets/cap`)) as { spent: string; held: string };
+    seen.push({ spent: Number(spent), held: Number(held) });
+  }
+  const [first, last] = [seen[0], seen.at(-1)] as [{ spent: number; held: number }, { spent: number; held: number }];
+  assert.ok(first.held > last.held && last.held > 0, JSON.stringify(seen));
+  assert.equal((first.spent + first.held).toFixed(12), (last.spent + last.held).toFixed(12), "a grant sees both alike");
+  leaving.abort();
+});

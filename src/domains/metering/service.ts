@@ -2,13 +2,13 @@ import type { Price } from "../catalog/index.ts";
 import type { TokenBound } from "../../kernel/tokens.ts";
 import type { DispatchFailure, ProviderResponse } from "../providers/index.ts";
 import { BudgetLedger, type BudgetLedgerNeeds } from "./budgets/postings.ts";
-import { mostOf } from "./budgets/flight.ts";
-import { Holds, type HoldsNeeds, type Owner } from "./budgets/holds.ts";
+import { mostOf, usedBy } from "./budgets/flight.ts";
+import { Holds, type HoldsNeeds, NOTHING_IN_FLIGHT, type Owner } from "./budgets/holds.ts";
 import { releaseBudgets } from "./budgets/keeper.ts";
 import { balanceReader } from "./budgets/reading.ts";
 import type { BudgetMeans } from "./budgets/needs.ts";
 import { Turn } from "./budgets/waiting.ts";
-import { worstCase } from "./decide.ts";
+import { priceOf, worstCase } from "./decide.ts";
 import { type Answers, heldOf, hold, sent } from "./hold.ts";
 import type { PromptCounter } from "./kept.ts";
 import { meter } from "./meter.ts";
@@ -86,7 +86,15 @@ export function createService(needs: MeteringNeeds): {
       shipper.wake();
     },
   });
-  const metered: MeterNeeds = { ...needs, settler };
+  const metered: MeterNeeds = {
+    ...needs,
+    settler,
+    begun: ({ facts, price }, usage) =>
+      holds.watch(facts.attempt, () => {
+        const used = usage();
+        return usedBy({ usage: used, charge: priceOf(used.tokens, price, facts.markupMillionths).charge });
+      }),
+  };
   const holding = { journal, clock, speeds, holds, recent: recent.admissions, voided: settler.void.bind(settler) };
   const metering: Metering = {
     recover: () => shipper.recover(),
@@ -117,9 +125,9 @@ export function createService(needs: MeteringNeeds): {
     sealing,
     flush,
     open: (owners) => ledger.open(owners),
-    heldOf(owner, id, subject, at) {
+    inFlightOf(owner, id, subject, at) {
       const budget = needs.budgetsOf(owner).find((each) => each.id === id);
-      return budget === undefined ? 0n : holds.heldUnder(budget, subject, at);
+      return budget === undefined ? NOTHING_IN_FLIGHT : holds.inFlightUnder(budget, subject, at);
     },
   };
   return { metering, reports: createReports({ ...needs, sealing, flush }), budgets };

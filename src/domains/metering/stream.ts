@@ -16,6 +16,8 @@ export interface MeterNeeds {
   readonly journal: Journal;
   readonly clock: Clock;
   readonly settler: Settler;
+  /** A stream has begun; `usage` says what it has used by then. */
+  readonly begun?: (held: Held, usage: () => Usage) => void;
   /** Absent where nothing is counted but by its bytes. */
   readonly counter?: TextCounter;
 }
@@ -140,6 +142,7 @@ export class MeteredStream implements FrameStream, FrameSink {
 
   #start(): void {
     this.#piped = true;
+    this.#needs.begun?.(this.#held, this.#usedSoFar);
     this.#upstream.pipe(this);
   }
 
@@ -185,6 +188,8 @@ export class MeteredStream implements FrameStream, FrameSink {
     const since = { outputFrames: outputFrames - this.#usageFrames, outputBytes: outputBytes - this.#usageBytes };
     return countSince(this.#usage, since, bound, by);
   }
+
+  readonly #usedSoFar = (): Usage => this.#used("aborted", UNCOUNTED);
 
   /** Null where no tokenizer is known. */
   #count(): Promise<Counted> | null {

@@ -9,6 +9,8 @@ export interface Flight {
   readonly most: Amounts;
   /** Null until its SETTLE is durable: what is held until then is all that it could be charged after a crash. */
   used: Amounts | null;
+  /** What of `most` it has used by now; null where nothing has come yet. For views alone: a grant sees what is used and what is held alike. */
+  soFar: (() => Amounts) | null;
   /** Where it is counted. */
   accounts: readonly Account[];
 }
@@ -19,6 +21,6 @@ export function mostOf({ bound }: Pick<AttemptFacts, "bound">, worstCase: bigint
 }
 
 /** What an attempt used, as the shipper posts it. */
-export function usedBy({ charge, usage }: Settlement): Amounts {
+export function usedBy({ charge, usage }: Pick<Settlement, "charge" | "usage">): Amounts {
   return { usd: charge, tokens: BigInt(inputTokens(usage.tokens) + outputTokens(usage.tokens)), requests: 1n };
 }

@@ -41,6 +41,14 @@ export interface Place extends Room {
   readonly account: Account;
 }
 
+/** Of attempts in flight, in a budget's unit. */
+export interface InFlight {
+  readonly used: bigint;
+  readonly held: bigint;
+}
+
+export const NOTHING_IN_FLIGHT: InFlight = { used: 0n, held: 0n };
+
 /** Attempts and the balances that they are held under, in memory. */
 export class Holds {
   readonly #needs: HoldsNeeds;
@@ -116,10 +124,22 @@ export class Holds {
   /** Reserves. What has room is found by `fit` in the same step, with nothing awaited between. */
   take(facts: AttemptFacts, worstCase: bigint, places: readonly Place[]): void {
     if (facts.kind === "count") return;
-    const flight: Flight = { facts, most: mostOf(facts, worstCase), used: null, accounts: places.map(({ account }) => account) };
+    const flight: Flight = {
+      facts,
+      most: mostOf(facts, worstCase),
+      used: null,
+      soFar: null,
+      accounts: places.map(({ account }) => account),
+    };
     if (this.#flights.size >= MAX_FLIGHTS) this.#forget();
     this.#flights.set(facts.attempt, flight);
     for (const { budget, balance } of flight.accounts) balance.held += flight.most[budget.unit];
+  }
+
+  /** The attempt's answer has begun: `soFar` says what it has used. */
+  watch(attempt: AttemptId, soFar: () => Amounts): void {
+    const flight = this.#flights.get(attempt);
+    if (flight !== undefined) flight.soFar = soFar;
   }
 
   /** The attempt's SETTLE is durable: what it held returns, and what it used is spent. Once an attempt; what it is told again is ignored. */
@@ -127,6 +147,7 @@ export class Holds {
     const flight = this.#flights.get(settlement.attempt);
     if (flight === undefined || flight.used !== null) return;
     flight.used = usedBy(settlement);
+    flight.soFar = null;
     for (const { budget, balance, line } of flight.accounts) {
       balance.held -= flight.most[budget.unit];
       balance.post(flight.facts.startedAt, flight.used[budget.unit]);
@@ -139,9 +160,17 @@ export class Holds {
     for (const attempt of attempts) this.#flights.delete(attempt);
   }
 
-  /** What open holds of this process reserve under a budget for one subject, in the budget's unit. */
-  heldUnder(budget: Budget, subject: string, at: number): bigint {
-    return this.#accounts.find(this.#nameOf(budget, subject, at).key)?.balance.held ?? 0n;
+  /** What attempts in flight here have used under a budget for one subject, and what they hold beside that, in the budget's unit. */
+  inFlightUnder(budget: Budget, subject: string, at: number): InFlight {
+    const account = this.#accounts.find(this.#nameOf(budget, subject, at).key);
+    if (account === undefined) return NOTHING_IN_FLIGHT;
+    let used = 0n;
+    for (const { soFar, most, used: settled, accounts } of this.#flights.values()) {
+      if (soFar === null || settled !== null || !accounts.includes(account)) continue;
+      const [now, limit] = [soFar()[budget.unit], most[budget.unit]];
+      used += now < limit ? now : limit;
+    }
+    return { used, held: account.balance.held - used };
   }
 
   /** Waits in a line until it is worth trying again: true; or until time is up or the caller gone: false. @throws Problem capacity_exceeded */

@@ -108,6 +108,8 @@ export const BUCKETS = 24;
 /** 366 days. */
 export const LONGEST_ROLLING_SECONDS = 366 * 86_400;
 export const DEFAULT_THRESHOLDS: readonly number[] = [50, 80, 100];
+/** Of a budget that is nothing but an alert. */
+export const ALERT_ONLY_THRESHOLDS: readonly number[] = [100];
 export const MAX_THRESHOLDS = 20;
 /** Of one tenant: each is looked at in every call of it. */
 export const MAX_BUDGETS = 200;

@@ -3,6 +3,7 @@ import type { KeyId, ProjectId, TenantId, Uuid } from "../../../kernel/ids.ts";
 import type { SystemTransaction, TenantTransaction } from "../../../storage/database/index.ts";
 import type { TenantKeyring } from "../../../storage/secrets/index.ts";
 import type { Tags } from "../tags.ts";
+import type { InFlight } from "./holds.ts";
 import type { BudgetId, Unit } from "./model.ts";
 
 /** What every fact about a budget says. Amounts in the unit as decimal strings, money in USD; times in Unix seconds. */
@@ -46,7 +47,7 @@ export interface PostingNeeds {
 }
 
 /** What keeping balances lends to the verbs that show them. */
-export type BudgetMeans = Pick<BudgetVerbsNeeds, "sealing" | "open" | "flush" | "heldOf">;
+export type BudgetMeans = Pick<BudgetVerbsNeeds, "sealing" | "open" | "flush" | "inFlightOf">;
 
 /** What the verbs of budgets and adjustments ask of the rest of the house. */
 export interface BudgetVerbsNeeds {
@@ -68,6 +69,6 @@ export interface BudgetVerbsNeeds {
   readonly open: (owners: readonly TenantId[]) => Promise<void>;
   /** Posts what has ended, within a moment. */
   readonly flush: () => Promise<void>;
-  /** What calls in flight here hold of a balance, in the window that is in force at that moment, ms since the epoch. */
-  readonly heldOf: (owner: TenantId, budget: BudgetId, subject: string, at: number) => bigint;
+  /** What calls in flight here use and hold of a balance, in the window that is in force at that moment, ms since the epoch. */
+  readonly inFlightOf: (owner: TenantId, budget: BudgetId, subject: string, at: number) => InFlight;
 }

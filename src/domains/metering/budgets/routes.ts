@@ -16,11 +16,14 @@ import type { Permission, Proofs } from "../../identity/index.ts";
 import { type AdjustmentVerbs, createAdjustmentVerbs } from "./adjustments.ts";
 import { MAX_THRESHOLDS, MODES, SCOPES, UNITS } from "./model.ts";
 import type { BudgetVerbsNeeds } from "./needs.ts";
+import { spendRoutes } from "./organization.ts";
 import { type BudgetVerbs, createBudgetVerbs } from "./service.ts";
+import { createSpendVerbs } from "./spend.ts";
 
 /** Budgets of a tenant and of the platform, and adjustments of what tenants were charged. */
 export function budgetRoutes(needs: BudgetVerbsNeeds) {
   return [
+    ...spendRoutes(createSpendVerbs(createBudgetVerbs(needs), needs.makeId), needs.projectOf),
     ...routesBelow<"budgets:read", "budgets:write">({
       what: "budget",
       above: "/admin/v1/tenants/{tenant}",

@@ -339,13 +339,15 @@ function standingOf(
   sum: Pick<BalanceSum, "subject" | "spent" | "held">,
   window: Window,
 ): StandingView {
-  const held = sum.held + needs.heldOf(tenantOf(tx), id, sum.subject, needs.clock.now());
-  const remaining = cap - sum.spent - held;
+  const inFlight = needs.inFlightOf(tenantOf(tx), id, sum.subject, needs.clock.now());
+  const spent = sum.spent + inFlight.used;
+  const held = sum.held + inFlight.held;
+  const remaining = cap - spent - held;
   return {
-    spent: formatAmount(unit, sum.spent),
+    spent: formatAmount(unit, spent),
     held: formatAmount(unit, held),
     remaining: formatAmount(unit, remaining > 0n ? remaining : 0n),
-    exhausted: sum.spent >= cap,
+    exhausted: spent >= cap,
     window_start: Math.floor(window.start / 1000),
     resets_at: window.end === null ? null : Math.floor(window.end / 1000),
   };

@@ -1,8 +1,8 @@
 import { type Selectable, sql } from "kysely";
-import { PLATFORM_TENANT, type TenantId, type Uuid } from "../../../kernel/ids.ts";
+import { PLATFORM_TENANT, type ProjectId, type TenantId, type Uuid } from "../../../kernel/ids.ts";
 import type { SystemTransaction, Tables, TenantTransaction } from "../../../storage/database/index.ts";
 import type { Address } from "../../../storage/snapshot/index.ts";
-import type { BudgetId } from "./model.ts";
+import { ALERT_ONLY_THRESHOLDS, type BudgetId } from "./model.ts";
 import type { Window } from "./windows.ts";
 
 export type BudgetRow = Selectable<Tables["budgets"]>;
@@ -31,6 +31,18 @@ function liveBudgets(tx: TenantTransaction) {
 export function listBudgets(tx: TenantTransaction, after: string | null, count: number): Promise<BudgetRow[]> {
   const live = liveBudgets(tx);
   return (after === null ? live : live.where("id", ">", after as BudgetId)).orderBy("id").limit(count).execute();
+}
+
+/** The live budgets of a project, or of the whole tenant (null), that only tell when an amount of USD is spent in a month. */
+export function listSpendAlerts(tx: TenantTransaction, project: ProjectId | null): Promise<BudgetRow[]> {
+  const alerts = liveBudgets(tx)
+    .where("unit", "=", "usd")
+    .where("budget_window", "=", "month")
+    .where("mode", "=", "soft")
+    .where(sql<boolean>`thresholds = ${[...ALERT_ONLY_THRESHOLDS]}::smallint[]`);
+  return (project === null ? alerts.where("scope", "=", "tenant") : alerts.where("scope", "=", "project").where("project_id", "=", project))
+    .orderBy("id")
+    .execute();
 }
 
 export async function insertBudget(tx: TenantTransaction, row: Fresh<BudgetRow>): Promise<void> {

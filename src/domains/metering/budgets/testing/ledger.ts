@@ -1,3 +1,4 @@
+import { NOTHING_IN_FLIGHT } from "../holds.ts";
 import type { TestContext } from "node:test";
 import { openConfiguration } from "../../../../../test/support/configuration.ts";
 import { silentLog, type TestDatabase } from "../../../../../test/support/postgres.ts";
@@ -43,7 +44,7 @@ export async function openLedger(
       };
       const ledger = new BudgetLedger({ database, clock, sealing, keyringOf: snapshot.keyringOf, writeEvent, log: silentLog });
       ledgers.push(ledger);
-      const means = { sealing, flush: async () => {}, open: ledger.open.bind(ledger), heldOf: () => 0n };
+      const means = { sealing, flush: async () => {}, open: ledger.open.bind(ledger), inFlightOf: () => NOTHING_IN_FLIGHT };
       return createBudgets({ snapshot, clock, makeId: newId, projectOf: tenants.projects.idOf, findTenant: tenants.find, means }).routes;
     },
   });
