@@ -69,6 +69,7 @@ test("a limit is an idempotent upsert: omitted keeps, null clears, defaults are 
         id: true,
         name: "rate",
         display_name: "Rate",
+        set_by: "platform",
         scope: { kind: "tenant" },
         dimension: "requests",
         limit: 60,

@@ -5,18 +5,17 @@ import { notFound, type SnapshotStore } from "../../storage/snapshot/index.ts";
 import type { CatalogPart, Model } from "../catalog/index.ts";
 import type { IdentityPart } from "../identity/index.ts";
 import type { TenantPart } from "../tenants/index.ts";
-import { type CallFacts, Limiter, type Verdict } from "./limiter.ts";
+import { type CallFacts, Limiter, NO_PART, type Verdict } from "./limiter.ts";
 import { createLimitVerbs } from "./limits.ts";
 import type { CapacityPart } from "./model.ts";
 import type { CapacityVerbsNeeds } from "./needs.ts";
 import { capacityRoutes } from "./routes.ts";
+import { createRateLimitVerbs } from "./rate-limits.ts";
 import { createTierVerbs } from "./tiers.ts";
-import type { CountTokens } from "./tokens.ts";
 
 export type { CallFacts, Permit, Used, Verdict } from "./limiter.ts";
 export type { CapacityPart, LimitFigure, LimitFigures, Refusal } from "./model.ts";
 export { capacitySource } from "./source.ts";
-export { type CountTokens, thirdOfBytes } from "./tokens.ts";
 
 /** What this domain reads of the configuration snapshot. */
 export interface CapacityParts {
@@ -28,10 +27,11 @@ export interface CapacityParts {
 }
 
 export interface CapacityNeeds extends Pick<CapacityVerbsNeeds, "projectOf"> {
+  /** What the tenant's keys may call, as this process knows it. */
+  readonly modelsOf: (tenant: TenantId) => readonly Model[];
   readonly snapshot: SnapshotStore<CapacityParts>;
   readonly clock: Clock;
   readonly makeId: <Id extends Uuid>() => Id;
-  readonly countTokens: CountTokens;
 }
 
 export interface Capacity {
@@ -71,6 +71,13 @@ export function createCapacity(needs: CapacityNeeds): Capacity {
       model: (tenant, id) => modelOf(partsOf(tenant), id) ?? modelOf(partsOf(PLATFORM_TENANT), id),
     },
   };
+  const rateLimits = createRateLimitVerbs({
+    ...verbsNeeds,
+    modelsOf: needs.modelsOf,
+    limits: createLimitVerbs(verbsNeeds),
+    tierOf: (tenant) => partsOf(tenant)?.tenants.tenant.tier ?? null,
+    platformPart: () => partsOf(PLATFORM_TENANT)?.capacity ?? NO_PART,
+  });
   return {
     permit: (facts) => limiter.permit(facts),
     levels: () => limiter.levels,
@@ -78,6 +85,8 @@ export function createCapacity(needs: CapacityNeeds): Capacity {
       tiers: createTierVerbs(verbsNeeds),
       tenantLimits: createLimitVerbs(verbsNeeds),
       platformLimits: createLimitVerbs(verbsNeeds),
+      rateLimits,
+      projectOf: needs.projectOf,
     }),
   };
 }

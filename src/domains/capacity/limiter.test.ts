@@ -9,7 +9,6 @@ import { Counters } from "./counters.ts";
 import { TICKS_PER_MINUTE } from "./level.ts";
 import { type CallFacts, Limiter, type Permit, type Verdict } from "./limiter.ts";
 import type { CapacityPart, Limit, Refusal, TierId } from "./model.ts";
-import { thirdOfBytes } from "./tokens.ts";
 
 const TENANT = "tenant-a" as TenantId;
 const OTHER = "tenant-b" as TenantId;
@@ -31,7 +30,6 @@ function stage(parts: Readonly<Record<string, CapacityPart>>) {
   const world = { seconds: 1_000, parts: new Map(Object.entries(parts)) };
   const limiter = new Limiter({
     clock: { now: () => 0, monotonic: () => world.seconds * 1000 },
-    countTokens: thirdOfBytes,
     partOf: (tenant) => world.parts.get(tenant),
     prefixSecret: (tenant) => Buffer.from(`secret of ${tenant}`),
   });
@@ -369,4 +367,24 @@ test("a bound that takes time is awaited before anything is checked, and check a
     ["permitted", "refused", "refused"],
   );
   await assert.rejects(async () => limiter.permit(facts({ bound: () => Promise.reject(new Error("unreadable")) })), /unreadable/);
+});
+
+test("an estimate charges what the model's tokenizer counts of the prompt, and a third of its bytes where that fails, is late or is not known", async () => {
+  const tokens = limit({ dimension: "tokens", amount: 10_000 });
+  const { limiter } = stage({ [TENANT]: part([tokens]) });
+  const spent = async (prompt: CallFacts["prompt"]): Promise<number> => {
+    const before = permitted(await limiter.permit(facts())).figures().tokens?.remaining ?? 0;
+    const call = { ...facts({ bound: () => bound(5_000, 20), request: request([], 300) }), ...(prompt === undefined ? {} : { prompt }) };
+    return before - (permitted(await limiter.permit(call)).figures().tokens?.remaining ?? 0) - 20;
+  };
+  assert.equal(await spent(() => Promise.resolve(17)), 17);
+  assert.equal(await spent(() => Promise.resolve(1_000_000)), 5_000);
+  for (const uncounted of [() => Promise.reject(new Error("busy")), () => new Promise<number>(() => {}), () => null, undefined])
+    assert.equal(await spent(uncounted), 100);
+});
+
+test("a prompt is counted only where tokens are limited by an estimate", () => {
+  const prompt = () => assert.fail("counted");
+  const strict = limit({ dimension: "tokens", amount: 100_000, strict: true });
+  for (const limits of [[], [limit({ amount: 5 })], [strict]]) permitted(stage({ [TENANT]: part(limits) }).ask({ prompt }));
 });

@@ -10,11 +10,13 @@ import { type Level, TICKS_PER_MINUTE, TICKS_PER_SECOND, tickOf } from "./level.
 import type { CapacityPart, Limit, LimitFigures, Refusal, Subject } from "./model.ts";
 import { type Plan, planOf } from "./plan.ts";
 import { type Prefix, PrefixLevel, prefixesOf } from "./prefixes.ts";
-import { type CountTokens, OutputMeans } from "./tokens.ts";
+import { countedInTime, inputTokens, OutputMeans } from "./tokens.ts";
 
 /** Room under every limit of a call, taken in one step. Minted here alone. */
 export type Permit = Brand<
   {
+    /** Whether tokens are limited, and so the length of an answer must be. */
+    readonly countsTokens: boolean;
     /** Of this moment. */
     figures(): LimitFigures;
     /** Gives back what the call holds and corrects what it was charged. What a second one says is ignored. */
@@ -32,11 +34,12 @@ export interface CallFacts extends Subject {
   readonly request: ModelRequest;
   /** The provider's bound on what the call can use; asked for only where tokens are limited. */
   readonly bound: () => TokenBound | Promise<TokenBound>;
+  /** The prompt's tokens as its model's tokenizer counts them; asked for only where tokens are limited by an estimate. Null, or absent, where that is not known. */
+  readonly prompt?: () => Promise<number> | null;
 }
 
 export interface LimiterNeeds {
   readonly clock: Clock;
-  readonly countTokens: CountTokens;
   readonly partOf: (tenant: TenantId) => CapacityPart | undefined;
   /** The tenant's secret for digests of its prompts. */
   readonly prefixSecret: (tenant: TenantId) => Buffer;
@@ -56,17 +59,22 @@ export class Limiter {
   }
 
   /**
-   * Checks the call against all of its limits, then takes from all or none. A promise only where tokens are limited and the bound is one.
+   * Checks the call against all of its limits, then takes from all or none. A promise only where tokens are limited, and their bound is one or a
+   * tokenizer counts them.
    * @throws Problem overloaded, and as `facts.bound` does
    */
   permit(facts: CallFacts): Verdict | Promise<Verdict> {
     if (!this.#anyLimits(facts.tenant)) return UNLIMITED;
     const counted = this.#countedOf(facts);
     if (counted.plan.limits.length === 0) return UNLIMITED;
-    if (!counted.plan.countsTokens) return this.#take(facts, counted, NOTHING);
+    if (!counted.plan.countsTokens) return this.#take(facts, counted, NOTHING, null);
     const bound = facts.bound();
-    if (!(bound instanceof Promise)) return this.#take(facts, counted, bound);
-    return bound.then((later) => this.#take(facts, this.#countedOf(facts), later));
+    const prompt = counted.plan.estimatesTokens ? (facts.prompt?.() ?? null) : null;
+    if (!(bound instanceof Promise) && prompt === null) return this.#take(facts, counted, bound, null);
+    const counting = prompt === null ? Promise.resolve(null) : countedInTime(prompt);
+    return Promise.all([Promise.resolve(bound), counting]).then(([later, tokens]) =>
+      this.#take(facts, this.#countedOf(facts), later, tokens),
+    );
   }
 
   /** Levels in memory, for metrics. */
@@ -75,12 +83,12 @@ export class Limiter {
   }
 
   /** One step, with nothing awaited in it: no other call comes between check and commit. */
-  #take(facts: CallFacts, counted: Counted, bound: TokenBound): Verdict {
+  #take(facts: CallFacts, counted: Counted, bound: TokenBound, prompt: number | null): Verdict {
     const { plan } = counted;
     const tick = this.now();
     this.#counters.sweep(tick);
     const counters = this.#countersOf(counted, tick);
-    const tokens = plan.countsTokens ? this.#tokensOf(facts.request, plan, bound) : NO_TOKENS;
+    const tokens = plan.countsTokens ? this.#tokensOf(facts.request, plan, bound, prompt) : NO_TOKENS;
     // Counting a prompt's tokens puts it into no cache.
     const isSent = plan.countsPrefixes && facts.request.kind !== "count";
     const prefixes = isSent ? prefixesOf(facts.request, this.#needs.prefixSecret(facts.tenant)) : NO_PREFIXES;
@@ -114,8 +122,8 @@ export class Limiter {
     return tickOf(this.#needs.clock.monotonic());
   }
 
-  #tokensOf(request: ModelRequest, plan: Plan, bound: TokenBound): Tokens {
-    const estimated = this.#needs.countTokens(request, bound) + this.#means.expect(plan.mean, bound.output);
+  #tokensOf(request: ModelRequest, plan: Plan, bound: TokenBound, prompt: number | null): Tokens {
+    const estimated = inputTokens(request, bound, prompt) + this.#means.expect(plan.mean, bound.output);
     return { estimated, strict: bound.input + bound.output };
   }
 
@@ -175,6 +183,10 @@ class Taken {
   constructor(limiter: Limiter, holding: Holding) {
     this.#limiter = limiter;
     this.#holding = holding;
+  }
+
+  get countsTokens(): boolean {
+    return this.#holding.plan.countsTokens;
   }
 
   figures(): LimitFigures {
@@ -244,9 +256,12 @@ function newMap<Key, Value>(): Map<Key, Value> {
 
 const UNLIMITED: Verdict = {
   kind: "permitted",
-  permit: { figures: () => NO_FIGURES, release() {} } satisfies Record<"figures" | "release", unknown> as unknown as Permit,
+  permit: { countsTokens: false, figures: () => NO_FIGURES, release() {} } satisfies Record<
+    keyof Permit & string,
+    unknown
+  > as unknown as Permit,
 };
-const NO_PART: CapacityPart = { limits: [], tiers: new Map() };
+export const NO_PART: CapacityPart = { limits: [], tiers: new Map() };
 const NOTHING: TokenBound = { input: 0, output: 0, certainty: "proof" };
 const NO_TOKENS: Tokens = { estimated: 0, strict: 0 };
 const NO_PREFIXES: readonly Prefix[] = [];

@@ -23,7 +23,17 @@ import type { Allowed, Permission } from "../identity/index.ts";
 import type { Dimension, LimitId, ScopeKind, TierId } from "./model.ts";
 import type { CapacityVerbsNeeds } from "./needs.ts";
 import { limitOf } from "./source.ts";
-import { archiveLimit, findLimit, findLimitForUpdate, type Fresh, insertLimit, type LimitRow, listLimits, updateLimit } from "./store.ts";
+import {
+  archiveLimit,
+  countOwnLimits,
+  findLimit,
+  findLimitForUpdate,
+  type Fresh,
+  insertLimit,
+  type LimitRow,
+  listLimits,
+  updateLimit,
+} from "./store.ts";
 
 /** Names or ids; what is left out is each one. */
 export interface ScopeFields {
@@ -50,6 +60,7 @@ export interface LimitView {
   readonly id: string;
   readonly name: string;
   readonly display_name: string | null;
+  readonly set_by: "platform" | "tenant";
   readonly scope: ScopeFields;
   readonly dimension: Dimension;
   readonly limit: number;
@@ -86,13 +97,17 @@ export function createLimitVerbs<Read extends Permission, Write extends Permissi
   const ringOf = (tx: TenantTransaction): TenantKeyring => needs.keyring(tenantOf(tx));
   const at = (tx: TenantTransaction, text: string): Address<LimitId> => addressOf(ringOf(tx), "limits", text);
   return {
-    async put(tx, _allowed, tier, nameOrId, fields, ifMatch) {
+    async put(tx, allowed, tier, nameOrId, fields, ifMatch) {
       const address = at(tx, nameOrId);
+      const byPlatform = isByPlatform(allowed);
       return upsert(tx, address, ifMatch, {
         what: "limit",
         find: () => findLimitForUpdate(tx, tier, address),
-        change: (row) => change(needs, tx, row, fields),
-        make: (name, index) => add(needs, tx, tier, { name, index }, fields),
+        change(row) {
+          refuseForeign(row, byPlatform);
+          return change(needs, tx, row, fields);
+        },
+        make: (name, index) => add(needs, tx, tier, { name, index, byPlatform }, fields),
       });
     },
 
@@ -106,22 +121,41 @@ export function createLimitVerbs<Read extends Permission, Write extends Permissi
       return toPage(rows, page.limit, (row) => viewOf(needs, tx, row));
     },
 
-    async archive(tx, _allowed, tier, nameOrId, ifMatch) {
+    async archive(tx, allowed, tier, nameOrId, ifMatch) {
       const row = existing(await findLimitForUpdate(tx, tier, at(tx, nameOrId)));
       requireRevision(ifMatch, row.revision);
+      refuseForeign(row, isByPlatform(allowed));
       await archiveLimit(tx, row.id, new Date(needs.clock.now()));
       return viewOf(needs, tx, row);
     },
   };
 }
 
+function isByPlatform<Write extends Permission>(allowed: Allowed<Write>): boolean {
+  return allowed.principal.tenant === PLATFORM_TENANT;
+}
+
+/** A tenant may not loosen what the platform set for it. */
+function refuseForeign(row: LimitRow, byPlatform: boolean): void {
+  if (row.set_by_platform && !byPlatform)
+    throw new Problem("permission_denied", { message: "This limit was set by the platform: only the platform changes or ends it." });
+}
+
+interface Made {
+  readonly name: string;
+  readonly index: Buffer;
+  readonly byPlatform: boolean;
+}
+
 async function add(
   needs: CapacityVerbsNeeds,
   tx: TenantTransaction,
   tier: TierId | null,
-  named: { readonly name: string; readonly index: Buffer },
+  named: Made,
   fields: LimitFields,
 ): Promise<Written<LimitView>> {
+  if (!named.byPlatform && (await countOwnLimits(tx)) >= MAX_OWN_LIMITS)
+    throw new Problem("invalid_request", { message: `There are ${MAX_OWN_LIMITS} limits of your own here, and no more can be.` });
   const keyring = needs.keyring(tenantOf(tx));
   const id = needs.makeId<LimitId>();
   const now = new Date(needs.clock.now());
@@ -136,6 +170,7 @@ async function add(
     burst: fields.burst ?? null,
     rate_window: fields.window ?? "gcra",
     token_mode: fields.mode ?? "estimated",
+    set_by_platform: named.byPlatform,
     revision: 1,
     created_at: now,
     updated_at: now,
@@ -166,6 +201,9 @@ async function change(needs: CapacityVerbsNeeds, tx: TenantTransaction, row: Lim
   await updateLimit(tx, row.id, changes);
   return { before: viewOf(needs, tx, row), after: viewOf(needs, tx, { ...row, ...changes }), revision: changes.revision };
 }
+
+/** Of a tenant, set by itself: all are looked through when one of its keys first calls a model. */
+const MAX_OWN_LIMITS = 1_000;
 
 function required<T>(given: T | undefined, param: string): T {
   if (given === undefined) throw new Problem("invalid_request", { param, message: `A new limit needs '${param}'.` });
@@ -243,6 +281,7 @@ function viewOf(needs: CapacityVerbsNeeds, tx: TenantTransaction, row: Fresh<Lim
     id: row.id,
     name: limit.name,
     display_name: openDisplayName(keyring, "limits", row),
+    set_by: row.set_by_platform ? "platform" : "tenant",
     scope: scopeView(needs, tx, row),
     dimension: row.dimension,
     limit: row.amount,

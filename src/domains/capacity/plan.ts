@@ -7,6 +7,8 @@ export interface Plan {
   readonly counters: readonly string[];
   readonly isShared: readonly boolean[];
   readonly countsTokens: boolean;
+  /** Whether any of them by what a call is expected to use. */
+  readonly estimatesTokens: boolean;
   readonly countsPrefixes: boolean;
   /** Whose answers' lengths are averaged. */
   readonly mean: string;
@@ -25,6 +27,7 @@ export function planOf(subject: Subject, own: CapacityPart, platform: CapacityPa
     counters: limits.map((limit, index) => counterOf(limit, subject, isShared[index] === true)),
     isShared,
     countsTokens: limits.some((limit) => limit.dimension === "tokens"),
+    estimatesTokens: limits.some((limit) => limit.dimension === "tokens" && !limit.strict),
     countsPrefixes: limits.some((limit) => limit.dimension === "prefix_tokens"),
     mean: `${subject.tenant} ${subject.key} ${subject.model}`,
   };

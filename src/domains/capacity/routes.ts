@@ -16,16 +16,18 @@ import type { Permission, Proofs } from "../identity/index.ts";
 import { MAX_AMOUNT } from "./level.ts";
 import type { LimitVerbs } from "./limits.ts";
 import { DIMENSIONS, SCOPES, type TierId } from "./model.ts";
+import { rateLimitRoutes, type RateLimitRoutesNeeds } from "./organization.ts";
 import type { TierVerbs } from "./tiers.ts";
 
-export interface CapacityRoutesNeeds {
+export interface CapacityRoutesNeeds extends RateLimitRoutesNeeds {
   readonly tiers: TierVerbs;
   readonly tenantLimits: LimitVerbs<"tenant:read", "platform:tenants:write">;
   readonly platformLimits: LimitVerbs<"platform:tenants:read", "platform:tenants:write">;
 }
 
-export function capacityRoutes({ tiers, tenantLimits, platformLimits }: CapacityRoutesNeeds) {
+export function capacityRoutes({ tiers, tenantLimits, platformLimits, ...ofOrganizations }: CapacityRoutesNeeds) {
   return [
+    ...rateLimitRoutes(ofOrganizations),
     ...limitRoutes({
       what: "tenant_limit",
       above: "/admin/v1/tenants/{tenant}",
@@ -285,6 +287,7 @@ const limitResult = z.object({
   id: z.string(),
   name: z.string(),
   display_name: z.string().nullable(),
+  set_by: z.enum(["platform", "tenant"]).describe("What a tenant set itself, for a project of its own, is beside what the platform set."),
   scope: z.object({
     kind: z.enum(SCOPES),
     key: z.string().optional(),

@@ -7,7 +7,10 @@ import type { LimitId, TierId } from "./model.ts";
 export type LimitRow = Selectable<Tables["limits"]>;
 export type TierRow = Selectable<Tables["tiers"]>;
 export type Fresh<Row> = Omit<Row, "tenant_id" | "archived_at">;
-type Changes<Row> = Omit<Row, "tenant_id" | "archived_at" | "id" | "tier_id" | "name_sealed" | "name_index" | "created_at">;
+type Changes<Row> = Omit<
+  Row,
+  "tenant_id" | "archived_at" | "id" | "tier_id" | "name_sealed" | "name_index" | "set_by_platform" | "created_at"
+>;
 
 /** Of the transaction's tenant; of the tier where one is given. */
 export function findLimit(tx: TenantTransaction, tier: TierId | null, address: Address<LimitId>): Promise<LimitRow | undefined> {
@@ -32,6 +35,18 @@ function liveLimits(tx: TenantTransaction, tier: TierId | null) {
 export function listLimits(tx: TenantTransaction, tier: TierId | null, after: string | null, count: number): Promise<LimitRow[]> {
   const live = liveLimits(tx, tier);
   return (after === null ? live : live.where("id", ">", after as LimitId)).orderBy("id").limit(count).execute();
+}
+
+/** All of a tenant's, oldest first. */
+export function readLimits(tx: TenantTransaction): Promise<LimitRow[]> {
+  return liveLimits(tx, null).orderBy("id").execute();
+}
+
+/** Those that the tenant set itself. */
+export async function countOwnLimits(tx: TenantTransaction): Promise<number> {
+  const counted = tx.selectFrom("limits").where("archived_at", "is", null).where("set_by_platform", "=", false);
+  const { count } = await counted.select((row) => row.fn.countAll<number>().as("count")).executeTakeFirstOrThrow();
+  return count;
 }
 
 export async function insertLimit(tx: TenantTransaction, row: Fresh<LimitRow>): Promise<void> {

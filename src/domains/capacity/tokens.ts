@@ -1,16 +1,29 @@
 import type { ModelRequest } from "../../kernel/request.ts";
 import type { TokenBound } from "../../kernel/tokens.ts";
 
-/** How many tokens a request's input is taken for before a provider has counted it. */
-export type CountTokens = (request: ModelRequest, bound: TokenBound) => number;
-
 /**
- * A third of the request's bytes, or of the provider's bound on its input where that is less: bytes of an image are no measure of its tokens,
- * and a bound on schemas or on the template is no measure of a short text.
+ * How many tokens a request's input is taken for before its provider has counted it: what its model's tokenizer counted, where it did. Else a third of the
+ * request's bytes, or of the provider's bound on its input where that is less: bytes of an image are no measure of its tokens, and a
+ * bound on schemas or on the template is no measure of a short text.
  */
-export const thirdOfBytes: CountTokens = (request, bound) => Math.ceil(Math.min(request.body.length, bound.input) / BYTES_PER_TOKEN);
+export function inputTokens(request: ModelRequest, bound: TokenBound, counted: number | null): number {
+  if (counted !== null) return Math.min(counted, bound.input);
+  return Math.ceil(Math.min(request.body.length, bound.input) / BYTES_PER_TOKEN);
+}
 
 export const BYTES_PER_TOKEN = 3;
+
+/** The count, or null where it fails or takes longer than a call may wait for what is corrected at its end anyway. */
+export async function countedInTime(count: Promise<number>): Promise<number | null> {
+  const { promise: late, resolve } = Promise.withResolvers<null>();
+  const timer = setTimeout(resolve, COUNT_WAIT_MS, null);
+  const counted = await Promise.race([count.catch(() => null), late]);
+  clearTimeout(timer);
+  return counted;
+}
+
+/** A count takes 0.2 ms, 0.4 s where the tokenizer must first be loaded. */
+const COUNT_WAIT_MS = 50;
 
 /** How many tokens a key's calls of a model have answered with of late. */
 export class OutputMeans {

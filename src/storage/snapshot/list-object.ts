@@ -21,10 +21,12 @@ export function toListObject<View, Item extends { readonly id: string }>(page: P
 /** Of a list that is read whole: it can be followed backwards too. */
 export const wholeListQuery = listQuery.extend({ before: z.string().min(1).max(200).optional() });
 
+export type WholeListQuery = z.infer<typeof wholeListQuery>;
+
 /** A page of them by id; before a cursor it is the last ones that come before. */
 export function pageAmong<Item extends { readonly id: string }>(
   items: readonly Item[],
-  { limit, after, before }: z.infer<typeof wholeListQuery>,
+  { limit, after, before }: WholeListQuery,
   order: "asc" | "desc" = "asc",
 ): Page<Item> {
   const comesBefore = (one: string, other: string): boolean => (order === "asc" ? one < other : one > other);

@@ -4,7 +4,7 @@ import type { Clock } from "../../../kernel/clock.ts";
 import type { MemberId, ProjectId, TenantId } from "../../../kernel/ids.ts";
 import { Problem } from "../../../kernel/problem.ts";
 import type { MemberRecord, Principal } from "../model.ts";
-import { claimAt, decideAssertion } from "./decide.ts";
+import { assertedAt, claimAt, decideAssertion } from "./decide.ts";
 import { type Issuers, IssuerUnreachable } from "./issuers.ts";
 import type { ProviderRecord } from "./model.ts";
 import type { AdmitMember } from "./admission.ts";
@@ -127,8 +127,7 @@ async function verify(needs: BearerNeeds, text: string, found: Found): Promise<P
   const { provider } = found;
   const verdict = decideAssertion(provider.rules, claims, false);
   if (verdict.kind === "refused") throw new Problem("invalid_api_key");
-  const assertedAt = Math.min((claims.iat ?? claims.nbf ?? 0) * 1000, needs.clock.now());
-  const member = await needs.admit(provider, verdict.assertion, assertedAt);
+  const member = await needs.admit(provider, verdict.assertion, assertedAt(claims, needs.clock.now()));
   if (member === null) throw new Problem("invalid_api_key");
   return {
     ...found,

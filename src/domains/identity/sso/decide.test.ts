@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import type { ProjectId } from "../../../kernel/ids.ts";
-import { claimAt, decideAssertion, parseIssuer } from "./decide.ts";
+import { assertedAt, claimAt, decideAssertion, parseIssuer } from "./decide.ts";
 import type { Claims, GroupRole, ProviderRules } from "./model.ts";
 
 const ONE = "01900000-0000-7000-8000-0000000000b1" as ProjectId;
@@ -82,6 +82,14 @@ test("the group '*' is whoever has a verified email of the domains, and no token
     assert.deepEqual(rolesOf({ email: "a@acme.test", email_verified: true }, isPerson), [["reviewer"], true]);
   assert.deepEqual(rolesOf({}, false), [[], false]);
   assert.deepEqual(rolesOf({ groups: ["*"] }, false), [[], false]);
+});
+
+test("claims are as old as they say, and never of the future nor of before all time", () => {
+  const now = 2_000_000;
+  const times = [{ iat: 1_000 }, { nbf: 1_500 }, { iat: 9e9 }, { iat: -1e300 }, { iat: 1e300 }, {}].map((claims) =>
+    assertedAt(claims, now),
+  );
+  assert.deepEqual(times, [1_000_000, 1_500_000, 2_000_000, 0, 2_000_000, 0]);
 });
 
 test("without a subject of a right form there is nobody", () => {

@@ -40,6 +40,12 @@ export function decideAssertion(rules: ProviderRules, claims: Claims, isPerson: 
   };
 }
 
+/** When the claims were made: never later than now, whatever they say. Both ms since the epoch. */
+export function assertedAt({ iat, nbf }: Claims, now: number): number {
+  const seconds = typeof iat === "number" ? iat : typeof nbf === "number" ? nbf : 0;
+  return Math.max(0, Math.min(seconds * 1000, now));
+}
+
 /** A claim by its name or, where there is none of that name, by its path with dots: `realm_access.roles`. */
 export function claimAt(claims: Claims, path: string): unknown {
   if (Object.hasOwn(claims, path)) return claims[path];

@@ -6,7 +6,7 @@ import type { Clock } from "../../../kernel/clock.ts";
 import type { MemberId } from "../../../kernel/ids.ts";
 import { SealBroken, type TenantKeyring } from "../../../storage/secrets/index.ts";
 import { type AdmissionNeeds, type AdmissionOrigin, type AdmitMember, memberRow } from "./admission.ts";
-import { decideAssertion, isComplete } from "./decide.ts";
+import { assertedAt, decideAssertion, isComplete } from "./decide.ts";
 import { type FetchGuarded, isPlain, type Issuer, type Issuers, IssuerUnreachable, TIMEOUT_SECONDS } from "./issuers.ts";
 import type { Claims, ProviderRecord } from "./model.ts";
 import type { Sessions } from "./sessions.ts";
@@ -74,15 +74,17 @@ export function createSignIn(needs: SignInNeeds): SignIn {
         invitation,
         until: needs.clock.now() + PENDING_MS,
       };
-      const location = oidc.buildAuthorizationUrl(configuration, {
-        redirect_uri: redirectUri,
-        scope: provider.rules.scopes.join(" "),
-        code_challenge: await oidc.calculatePKCECodeChallenge(pending.verifier),
-        code_challenge_method: "S256",
-        state: pending.state,
-        nonce: pending.nonce,
-      });
-      requireWeb(provider, location);
+      const challenge = await oidc.calculatePKCECodeChallenge(pending.verifier);
+      const location = pageOf(provider, () =>
+        oidc.buildAuthorizationUrl(configuration, {
+          redirect_uri: redirectUri,
+          scope: provider.rules.scopes.join(" "),
+          code_challenge: challenge,
+          code_challenge_method: "S256",
+          state: pending.state,
+          nonce: pending.nonce,
+        }),
+      );
       return {
         location: location.href,
         cookie: needs.keyring(provider).seal(JSON.stringify(pending), placeOf(provider)).toString("base64url"),
@@ -98,8 +100,7 @@ export function createSignIn(needs: SignInNeeds): SignIn {
       const verdict = decideAssertion(provider.rules, claims, true);
       if (verdict.kind === "refused") throw new SignInRefused("not_a_member");
       let session = "";
-      const assertedAt = Math.min(Number(claims["iat"]) * 1000, needs.clock.now());
-      const member = await needs.admit(provider, verdict.assertion, assertedAt, {
+      const member = await needs.admit(provider, verdict.assertion, assertedAt(claims, needs.clock.now()), {
         invitation: pending.invitation,
         origin,
         async alongside(tx, admitted) {
@@ -121,12 +122,8 @@ export function createSignIn(needs: SignInNeeds): SignIn {
       try {
         const configuration = await configurationOf(needs, provider);
         if (configuration.serverMetadata().end_session_endpoint === undefined) return null;
-        const url = oidc.buildEndSessionUrl(configuration, {
-          post_logout_redirect_uri: returnTo,
-          ...(idToken === null ? {} : { id_token_hint: idToken }),
-        });
-        requireWeb(provider, url);
-        return url.href;
+        const hint = idToken === null ? {} : { id_token_hint: idToken };
+        return pageOf(provider, () => oidc.buildEndSessionUrl(configuration, { post_logout_redirect_uri: returnTo, ...hint })).href;
       } catch (error) {
         if (error instanceof SignInRefused) return null;
         throw error;
@@ -213,12 +210,19 @@ function failureOf(cause: unknown): SignInFailure {
 }
 
 /**
- * What a browser is sent to: nothing but a web page, and over TLS unless the issuer itself is plain. The host goes into a
- * content security policy, where `*` and `;`, which URLs may have in it, mean something.
+ * What a browser is sent to: nothing but a web page, and over TLS unless the issuer itself is plain. The host goes into a content
+ * security policy, where `*` and `;`, which a URL may have in it, mean something. Throws SignInRefused.
  */
-function requireWeb(provider: ProviderRecord, url: URL): void {
-  if (!/^(?:[a-z0-9._-]+|\[[0-9a-f:]+\])$/.test(url.hostname)) throw new SignInRefused("unreachable");
-  if (url.protocol !== "https:" && !(isPlain(provider.issuer) && url.protocol === "http:")) throw new SignInRefused("unreachable");
+function pageOf(provider: ProviderRecord, build: () => URL): URL {
+  let url: URL;
+  try {
+    url = build();
+  } catch (cause) {
+    throw new SignInRefused("unreachable", cause);
+  }
+  const isWeb = url.protocol === "https:" || (isPlain(provider.issuer) && url.protocol === "http:");
+  if (!isWeb || !/^(?:[a-z0-9._-]+|\[[0-9a-f:]+\])$/.test(url.hostname)) throw new SignInRefused("unreachable");
+  return url;
 }
 
 /** Null for what this installation did not seal for this provider, and for what is too old. */

@@ -140,7 +140,7 @@ function alertRoutes(spend: SpendVerbs, { above, routes, object, whose, parent, 
       id: `${id}.create`,
       method: "POST",
       path,
-      summary: `Have it told when ${whose} has spent an amount in a month, by the event 'budget.threshold_reached'; calls go on.`,
+      summary: `Have it told when ${whose} has spent an amount in a month, by the event 'budget.exhausted'; calls go on.`,
       permission: "budgets:write",
       reach: "organization",
       params: parent,
@@ -264,6 +264,6 @@ function refuseMail({ recipients, subject_prefix: prefix }: z.infer<typeof chann
   if (recipients.length === 0 && (prefix ?? null) === null) return;
   throw new Problem("invalid_request", {
     param: recipients.length === 0 ? "notification_channel.subject_prefix" : "notification_channel.recipients",
-    message: "This server sends no mail: leave 'recipients' empty, and subscribe a webhook to 'budget.threshold_reached'.",
+    message: "This server sends no mail: leave 'recipients' empty, and subscribe a webhook to 'budget.exhausted'.",
   });
 }

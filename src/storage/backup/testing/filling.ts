@@ -3,8 +3,10 @@ import type pg from "pg";
 /** Rows in every table that the schema has, among them all that a text format can get wrong. As the superuser. */
 export async function fill(client: pg.Client, usageRows: number): Promise<void> {
   await client.query(ROWS.replaceAll(":odd", ODD_TEXT));
-  const { rows } = await client.query<{ limits: boolean }>("SELECT to_regclass('limits') IS NOT NULL AS limits");
-  if (rows[0]?.limits === true) await client.query(LIMITS);
+  for (const [table, statements] of LATER) {
+    const { rows } = await client.query<{ known: boolean }>("SELECT to_regclass($1) IS NOT NULL AS known", [table]);
+    if (rows[0]?.known === true) await client.query(statements.replaceAll(":odd", ODD_TEXT));
+  }
   await client.query(USAGE, [usageRows]);
 }
 
@@ -42,12 +44,51 @@ INSERT INTO audit_rows (tenant_id, id, actor, actor_kind, action, target, before
 INSERT INTO idempotency_keys (tenant_id, principal, key_hash, route, body_hash, status, response, created_at, expires_at)
   VALUES ('${TENANT}', :odd, '\\x01', 'r', '\\x01', 201, convert_to(:odd, 'UTF8'), now(), now());`;
 
-/** Of a later schema than the first. */
 const LIMITS = `
 INSERT INTO tiers (tenant_id, id, name_sealed, name_index, created_at, updated_at)
   VALUES ('${PLATFORM}', ${ID(7)}, '\\x01', '\\x01', now(), now());
 INSERT INTO limits (tenant_id, id, tier_id, name_sealed, name_index, scope, deployment_id, dimension, amount, rate_window, token_mode, created_at, updated_at)
   VALUES ('${PLATFORM}', ${ID(8)}, ${ID(7)}, '\\x01', '\\x01', 'deployment', ${ID(4)}, 'tokens', 500000000, 'sliding', 'strict', now(), now())`;
+
+const BUDGETS = `
+INSERT INTO budgets (tenant_id, id, name_sealed, name_index, set_by_platform, scope, subject_sealed, subject_index, unit, budget_window,
+    rolling_seconds, cap, mode, thresholds, definition, epoch, created_at, updated_at)
+  VALUES ('${TENANT}', ${ID(9)}, '\\x01', '\\x01', true, 'user', '\\x5c', '\\x0a', 'usd', 'rolling', 86400, 10::numeric ^ 37, 'wait', '{50,1000}', 1, 1, now(), now());
+INSERT INTO budget_openings VALUES ('${TENANT}', ${ID(9)}, 1, 1, 'Europe/Berlin', '-infinity');
+INSERT INTO budget_balances (tenant_id, budget_id, subject, window_start, posted, adjusted)
+  VALUES ('${TENANT}', ${ID(9)}, :odd, now(), 10::numeric ^ 37, -(10::numeric ^ 37)), ('${TENANT}', ${ID(9)}, '', '-infinity', 0, 0);
+INSERT INTO budget_alerts VALUES ('${TENANT}', ${ID(9)}, '', now(), 0, now());
+INSERT INTO ledger_adjustments (tenant_id, id, debit_spend, credit_margin, reason_sealed, created_by, created_at, effective_at)
+  VALUES ('${TENANT}', ${ID(10)}, -1, -1, '\\x5c4e', :odd, now(), now());
+INSERT INTO budget_keeper (journal_id, taken_at) VALUES (${ID(6)}, now())`;
+
+const MEMBERS = `
+INSERT INTO members (tenant_id, id, kind, email_sealed, email_index, roles, created_by, created_at)
+  VALUES ('${TENANT}', ${ID(11)}, 'user', '\\x01', '\\x01', ARRAY[:odd], :odd, now());
+INSERT INTO project_members (tenant_id, project_id, member_id, created_at) VALUES ('${TENANT}', ${ID(1)}, ${ID(11)}, now());
+INSERT INTO invitations (tenant_id, id, email_sealed, email_index, roles, projects, token_hash, expires_at, created_by, created_at)
+  VALUES ('${TENANT}', ${ID(12)}, '\\x01', '\\x01', '{}', jsonb_build_array(:odd), '\\x01', 'infinity', '', now())`;
+
+const WEBHOOKS = `
+INSERT INTO webhooks (tenant_id, id, name_sealed, name_index, url_sealed, events, status, secret_sealed, created_at, updated_at)
+  VALUES ('${TENANT}', ${ID(13)}, '\\x01', '\\x01', '\\x01', ARRAY[:odd], 'gone', '\\x5c', now(), now());
+INSERT INTO events VALUES ('${TENANT}', ${ID(14)}, 't', :odd, '\\x00ff0a0d5c', now());
+INSERT INTO event_deliveries (tenant_id, webhook_id, event_id, status, next_attempt_at, last_error, created_at)
+  VALUES ('${TENANT}', ${ID(13)}, ${ID(14)}, 'failed', now(), :odd, now())`;
+
+const SIGN_IN = `
+INSERT INTO identity_providers (tenant_id, id, name_sealed, name_index, issuer, rules_sealed, created_at, updated_at)
+  VALUES ('${TENANT}', ${ID(15)}, '\\x01', '\\x01', :odd, '\\x5c', now(), now());
+INSERT INTO console_sessions VALUES ('${TENANT}', ${ID(16)}, sha256(''), 'key', :odd, '\\x01', now(), now(), 'infinity')`;
+
+/** Of later schemas than the first, each by a table that it came with. */
+const LATER = [
+  ["limits", LIMITS],
+  ["budgets", BUDGETS],
+  ["members", MEMBERS],
+  ["webhooks", WEBHOOKS],
+  ["identity_providers", SIGN_IN],
+] as const;
 
 /** Spread over this month, the default partition, and nine tenths of nothing else than numbers as large as a column takes. */
 const USAGE = `
