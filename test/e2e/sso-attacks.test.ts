@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BOOTSTRAP_KEY, removeData, startAtriumProcess } from "../support/atrium.ts";
@@ -111,6 +114,61 @@ test("sign-in, sessions and tokens withstand", async (t) => {
     const invented = new WebClient();
     invented.setCookie("atrium_session", `${first.slice(0, 37)}${"A".repeat(43)}`);
     assert.equal((await invented.send(`${atrium.url}/console/account`)).status, 401);
+  });
+
+  await t.test("a session ends with the provider that vouched for it: deleted, with another issuer, or for sign-in no more", async (t) => {
+    const mallory = await startIdp(t, atrium);
+    for (const end of [
+      () => atrium.admin("DELETE", "tenants/acme/identity_providers/second"),
+      () => putProvider(atrium, "acme", mallory, { group_roles: [{ group: "administrators", role: "auditor" }] }, "second"),
+      () => putProvider(atrium, "acme", idp, { client_id: null, client_secret: null }, "second"),
+    ]) {
+      const rules = { group_roles: [{ group: "administrators", role: "auditor" }] };
+      await putProvider(atrium, "acme", idp, rules, "second");
+      const client = await signedIn(atrium, "ada", "acme/second");
+      await putProvider(atrium, "acme", idp, { ...rules, display_name: "Changed" }, "second");
+      assert.equal((await client.send(`${atrium.url}/console/account`)).status, 200, "another name of it ends nothing");
+      const headers = { "x-atrium-csrf": await csrfToken(atrium, client), "sec-fetch-site": "same-origin" };
+      await end();
+      assert.equal((await client.send(`${atrium.url}/admin/v1/tenants/acme/projects`, { headers })).status, 401);
+      await refused(await client.send(`${atrium.url}/console/account`), 401, "Your session has ended", client);
+    }
+    await atrium.admin("DELETE", "tenants/acme/identity_providers/second");
+  });
+
+  await t.test("an issuer that lies about itself sends nobody anywhere", async (t) => {
+    let metadata: Record<string, unknown> = {};
+    const server = createServer((_, response) => response.setHeader("content-type", "application/json").end(JSON.stringify(metadata)));
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    t.after(() => server.close());
+    const issuer = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const honest = { issuer, authorization_endpoint: `${issuer}/auth`, token_endpoint: `${issuer}/token`, jwks_uri: `${issuer}/jwks` };
+    const start = async (lie: Record<string, unknown>, name: string) => {
+      metadata = { ...honest, ...lie };
+      // A path of its own makes it another issuer, which is asked anew.
+      const own = `${issuer}/${name}`;
+      await putProvider(atrium, "acme", { ...idp, issuer: own }, {}, "liar");
+      if (lie["issuer"] === undefined) metadata = { ...metadata, issuer: own };
+      return fetch(`${atrium.url}/console/start/acme/liar`, { redirect: "manual" });
+    };
+    assert.equal((await start({}, "honest")).status, 302);
+    const lies = [
+      { issuer: "https://accounts.google.com" },
+      { issuer: 7 },
+      { authorization_endpoint: "javascript:alert(1)" },
+      { authorization_endpoint: "data:text/html,x" },
+      { authorization_endpoint: "http://*;script-src/" },
+      { authorization_endpoint: "" },
+      { authorization_endpoint: null },
+      { jwks_uri: "not a url" },
+      { jwks_uri: null },
+    ];
+    for (const [index, lie] of lies.entries()) {
+      const answer = await start(lie, `${index}`);
+      assert.deepEqual([answer.status, answer.headers.get("location")], [502, null], JSON.stringify(lie));
+    }
+    await atrium.admin("DELETE", "tenants/acme/identity_providers/liar");
   });
 
   await t.test("a session that is idle or over has ended", async () => {

@@ -186,6 +186,33 @@ test("of long exports that are being read at once a third is refused before its 
     assert.equal(readCsv(await ofAll("csv")).length, 501);
   }));
 
+test("a tenant has one long export at a time, and leaves room for another tenant's and the platform's", (t) =>
+  withDatabases(t, async (database, t) => {
+    const { metering, run } = await world(t, database);
+    const tenants = Array.from({ length: 4 }, () => newId<TenantId>());
+    for (const tenant of tenants) await Promise.all(Array.from({ length: 501 }, () => metering.call({ tenant, startedAt: NOON * 1000 })));
+    await metering.flush();
+    const { promise: end, resolve: release } = Promise.withResolvers<void>();
+    const begin = async (id: string, tenant: TenantId) => {
+      const { promise: begun, resolve } = Promise.withResolvers<void>();
+      const ended = run(id, tenant, null, { ...SPAN, format: "jsonl" }, () => (resolve(), end));
+      await Promise.race([begun, ended]);
+      return { ended };
+    };
+    const full = (thrown: unknown) => thrown instanceof Problem && thrown.code === "overloaded";
+    const [one, two, three, four] = tenants as [TenantId, TenantId, TenantId, TenantId];
+    const running = [await begin("usage.export", one)];
+    await assert.rejects(begin("usage.export", one), full);
+    for (const tenant of [two, three]) running.push(await begin("usage.export", tenant));
+    await assert.rejects(begin("usage.export", four), full);
+    running.push(await begin("platform_usage.export", newId()));
+    release();
+    await Promise.all(running.map(({ ended }) => ended));
+    await (
+      await begin("usage.export", four)
+    ).ended;
+  }));
+
 test("what a caller writes into a tag is no formula in a spreadsheet, and is told apart from what looks like one made harmless", () => {
   for (const text of ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "'=1"]) assert.equal(inert(text), `'${text}`);
   for (const text of ["", "search", "a=b", "1-2", "'quoted'"]) assert.equal(inert(text), text);

@@ -1,6 +1,6 @@
 import type { Transaction } from "kysely";
 import type { Clock } from "../../kernel/clock.ts";
-import { type AttemptId, isUuid, type ModelId, type TenantId } from "../../kernel/ids.ts";
+import { type AttemptId, isUuid, type ModelId, PLATFORM_TENANT, type TenantId } from "../../kernel/ids.ts";
 import { formatUsd } from "../../kernel/money.ts";
 import { Problem } from "../../kernel/problem.ts";
 import { inputTokens, outputTokens, TOKEN_CLASSES } from "../../kernel/tokens.ts";
@@ -71,7 +71,7 @@ export type Reports = ReturnType<typeof createReports>;
 
 export function createReports(needs: ReportNeeds) {
   const opener = new Opener(needs);
-  let longExports = 0;
+  const longExports: TenantId[] = [];
   return {
     /** A tenant's usage in time buckets; a project's key sees its project only. `report` tells one cursor from another's. */
     async buckets<Result>(
@@ -134,7 +134,7 @@ export function createReports(needs: ReportNeeds) {
 
     /** Writes a tenant's usage rows, oldest first; a project's key sees its project only. */
     exportTenant(tx: TenantTransaction, allowed: Allowed<"usage:read">, query: ExportQuery, write: Write): Promise<void> {
-      return exporting(query, (filter, long) => {
+      return exporting(query, allowed.tenant, (filter, long) => {
         const own = { ...filter, tenant: allowed.tenant, projects: projectsOf(allowed, query) };
         return writeRows(query.format, (take) => eachUsageBatch(tx, own, opened(take), long), write);
       });
@@ -142,7 +142,7 @@ export function createReports(needs: ReportNeeds) {
 
     /** Writes the usage rows of all tenants, or of one: each tenant's oldest first. */
     exportAll(query: ExportQuery & { readonly tenant?: string | undefined }, write: Write): Promise<void> {
-      return exporting(query, (filter, long) => {
+      return exporting(query, PLATFORM_TENANT, (filter, long) => {
         const all = { ...filter, tenant: tenantOf(query.tenant), projects: query.project_ids ?? null };
         return needs.database.forSystem("report", (tx) =>
           writeRows(query.format, (take) => eachUsageBatch(tx, all, opened(take), long), write),
@@ -152,12 +152,16 @@ export function createReports(needs: ReportNeeds) {
   };
 
   /** A long one holds a connection for as long as its reader takes. */
-  async function exporting(query: ExportQuery, work: (filter: UsageFilter, long: () => void) => Promise<void>): Promise<void> {
+  async function exporting(
+    query: ExportQuery,
+    tenant: TenantId,
+    work: (filter: UsageFilter, long: () => void) => Promise<void>,
+  ): Promise<void> {
     let isLong = false;
     const long = (): void => {
-      if (longExports >= MAX_LONG_EXPORTS)
+      if (!hasRoom(longExports, tenant))
         throw new Problem("overloaded", { message: "Other exports are running. Retry when they have ended.", retryAfterSeconds: 10 });
-      longExports += 1;
+      longExports.push(tenant);
       isLong = true;
     };
     await needs.flush();
@@ -166,7 +170,7 @@ export function createReports(needs: ReportNeeds) {
     try {
       await work({ ...EVERYTHING, from: instant(start), to: instant(end) }, long);
     } finally {
-      if (isLong) longExports -= 1;
+      if (isLong) longExports.splice(longExports.indexOf(tenant), 1);
     }
   }
 
@@ -339,5 +343,14 @@ function instant(seconds: number): Date {
 const BUCKET_SECONDS = { "1m": 60, "1h": 3600, "1d": 86_400 } as const;
 const EVERYTHING = { tenant: null, projects: null, keys: null, models: null };
 const DEFAULT_REPORT_SECONDS = 30 * 86_400;
-/** Of more than one batch, at once, in this process: a platform's export takes one of the four connections that shipping needs too. */
-const MAX_LONG_EXPORTS = 2;
+/** Whether one more of more than one batch may run in this process, so that no tenant's slow readers keep another's waiting. */
+function hasRoom(running: readonly TenantId[], tenant: TenantId): boolean {
+  const own = running.filter((each) => each === tenant).length;
+  if (tenant === PLATFORM_TENANT) return own < MAX_LONG_OF_PLATFORM;
+  return own === 0 && running.filter((each) => each !== PLATFORM_TENANT).length < MAX_LONG_OF_TENANTS;
+}
+
+/** Each takes one of the four connections that shipping needs too. */
+const MAX_LONG_OF_PLATFORM = 2;
+/** Of all tenants, one each: of the ten connections that requests share. */
+const MAX_LONG_OF_TENANTS = 3;

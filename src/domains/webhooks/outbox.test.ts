@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
@@ -12,7 +15,7 @@ import { EVENTS } from "./events.ts";
 import type { DeliveryView } from "./model.ts";
 import { newSecret, signedHeaders } from "./signature.ts";
 import { claimDeliveries, type ClaimedDelivery, recordAttempt } from "./store.ts";
-import { FACTS, prepare, receiver, type Received } from "./testing/stage.ts";
+import { FACTS, prepare, problem, receiver, type Received } from "./testing/stage.ts";
 
 test("the official verifier accepts a delivery, refuses one that was changed, and knows both secrets until the old one's grace ends", (t) =>
   withDatabases(t, async (database, t) => {
@@ -242,6 +245,62 @@ test("endpoints that never answer delay neither the tenant's others nor other te
     await Promise.all([draining, drainingMore]);
     await outbox.drain();
     assert.deepEqual([dead.received.length, alive.received.length], [3 * 4 + 2, 4]);
+  }));
+
+test("what is due of a tenant that has less under way goes first, however long another's backlog has waited", (t) =>
+  withDatabases(t, async (database, t) => {
+    const { put, write, fact, addTenant, database: opened, time } = await prepare(t, database);
+    const other = await addTenant("other");
+    for (const name of ["a", "b", "c"]) await put(name, { url: "http://127.0.0.1:9/", events: ["*"] });
+    await put("hook", { url: "http://127.0.0.1:9/", events: ["*"] }, "other");
+    for (const key of ["one", "two"]) await write(fact(key));
+    time.now += 60_000;
+    await write(fact("late", other));
+    const claim = { now: new Date(time.now), leaseUntil: new Date(time.now + 60_000), most: 2, mostPerTenant: 4, busy: [] };
+    const claimed = await opened.forSystem("outbox", (tx) => claimDeliveries(tx, claim));
+    assert.equal(new Set(claimed.map(({ tenant_id }) => tenant_id)).size, 2);
+  }));
+
+test("no more waits for one webhook than may, and events are listed all the same", (t) =>
+  withDatabases(t, async (database, t) => {
+    const { act, admin, acme, put, write, fact, deliveries } = await prepare(t, database);
+    const { id } = await put("full", { url: "http://127.0.0.1:9/", events: ["*"] });
+    await put("roomy", { url: "http://127.0.0.1:9/", events: ["*"] });
+    await write(fact("first"));
+    await database.asSuperuser((client) =>
+      client.query(
+        `WITH filled AS (INSERT INTO events (tenant_id, id, type, fact_key, data_sealed, created_at)
+           SELECT tenant_id, gen_random_uuid(), type, 'filled ' || n, data_sealed, created_at FROM events, generate_series(3, 1000) n RETURNING *)
+         INSERT INTO event_deliveries (tenant_id, webhook_id, event_id, status, next_attempt_at, created_at)
+           SELECT tenant_id, $1, id, 'pending', now(), now() FROM filled WHERE tenant_id = $2`,
+        [id, acme],
+      ),
+    );
+    await write(fact("the last that fits"));
+    assert.equal(await write(fact("one too many")), true);
+    assert.equal((await deliveries("roomy")).length, 3);
+    const { rows } = await database.asSuperuser((client) =>
+      client.query<{ count: number }>("SELECT count(*)::int AS count FROM event_deliveries WHERE webhook_id = $1", [id]),
+    );
+    assert.equal(rows[0]?.count, 1_000);
+    await assert.rejects(act(admin, "webhooks.test", { params: { tenant: "acme", webhook: "full" } }), problem("conflict"));
+    await act(admin, "webhooks.test", { params: { tenant: "acme", webhook: "roomy" } });
+  }));
+
+test("an endpoint's answer counts by its status, whatever its body is or does", (t) =>
+  withDatabases(t, async (database, t) => {
+    const { put, write, fact, outbox, deliveries } = await prepare(t, database);
+    const server = createServer((_, response) => void response.writeHead(200, { "content-length": 1e12 }).write("never the whole"));
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    t.after(() => server.close());
+    await put("endless", { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, events: ["*"] });
+    await write(fact("one"));
+    await outbox.drain();
+    assert.deepEqual(
+      (await deliveries("endless")).map(({ status, last_status }) => [status, last_status]),
+      [["delivered", 200]],
+    );
   }));
 
 test("a stop cuts what hangs, and the next process makes it again; a started outbox delivers by itself", (t) =>

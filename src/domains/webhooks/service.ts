@@ -35,10 +35,12 @@ import {
   insertDeliveries,
   insertEvent,
   insertWebhook,
+  isFull,
   listDeliveries,
   type ListedDelivery,
   listEvents,
   listWebhooks,
+  MAX_PENDING,
   updateWebhook,
   type WebhookRow,
 } from "./store.ts";
@@ -134,6 +136,8 @@ export function createWebhookVerbs<Read extends Permission, Write extends Permis
       const row = existing(await findWebhookForUpdate(tx, at(tx, nameOrId)));
       if (row.status !== "active")
         throw new Problem("conflict", { message: `The webhook is ${row.status}: set its 'status' to 'active' first.` });
+      if (await isFull(tx, row.id))
+        throw new Problem("conflict", { message: `${MAX_PENDING} deliveries wait for the webhook already. See to its endpoint first.` });
       return { webhook: viewOf(ringOf(tx), row), event: await writeTest(needs, tx, row) };
     },
 

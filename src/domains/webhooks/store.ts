@@ -69,7 +69,7 @@ export async function insertEvent(tx: Transaction<Tables>, row: EventRow): Promi
   return result.numInsertedOrUpdatedRows === 1n;
 }
 
-/** The active webhooks that ask for this type. */
+/** The active webhooks that ask for this type, and for which there is room. */
 export async function webhooksFor(tx: Transaction<Tables>, tenant: TenantId, type: string): Promise<WebhookId[]> {
   const rows = await tx
     .selectFrom("webhooks")
@@ -78,8 +78,31 @@ export async function webhooksFor(tx: Transaction<Tables>, tenant: TenantId, typ
     .where("status", "=", "active")
     .where("archived_at", "is", null)
     .where(sql<boolean>`${sql.ref("events")} && ${[type, ALL_EVENTS]}::text[]`)
+    .where(({ not, exists, selectFrom }) =>
+      not(
+        exists(
+          selectFrom("event_deliveries as waiting")
+            .select("waiting.event_id")
+            .whereRef("waiting.tenant_id", "=", "webhooks.tenant_id")
+            .whereRef("waiting.webhook_id", "=", "webhooks.id")
+            .where("waiting.status", "=", "pending")
+            .offset(MAX_PENDING - 1)
+            .limit(1),
+        ),
+      ),
+    )
     .execute();
   return rows.map(({ id }) => id);
+}
+
+/** Whether as many deliveries wait for the webhook as may. */
+export async function isFull(tx: TenantTransaction, webhook: WebhookId): Promise<boolean> {
+  const waiting = tx.selectFrom("event_deliveries").select("event_id").where("webhook_id", "=", webhook).where("status", "=", "pending");
+  const last = await waiting
+    .offset(MAX_PENDING - 1)
+    .limit(1)
+    .executeTakeFirst();
+  return last !== undefined;
 }
 
 export async function insertDeliveries(
@@ -144,26 +167,35 @@ export interface Claim {
 }
 
 /**
- * Leases what is due: the oldest delivery of each webhook that has none under way here, of so many webhooks a tenant. Processes that
- * claim at the same time get different ones.
+ * Leases what is due: the oldest delivery of each webhook that has none under way here, of so many webhooks a tenant. A tenant that has
+ * fewer under way comes first, so that a backlog delays its owner. Processes that claim at the same time get different ones.
+ *
+ * `heads` steps from webhook to webhook through the index of what is pending: with 200,000 deliveries waiting for webhooks that are not
+ * active it took 3 to 4 ms, where grouping all that was pending took about 100.
  */
 export async function claimDeliveries(
   tx: SystemTransaction,
   { now, leaseUntil, most, mostPerTenant, busy }: Claim,
 ): Promise<ClaimedDelivery[]> {
   const { rows } = await sql<ClaimedDelivery>`
-    WITH busy (tenant_id, webhook_id) AS (
+    WITH RECURSIVE busy (tenant_id, webhook_id) AS (
       SELECT * FROM unnest(${busy.map(({ tenant }) => tenant)}::uuid[], ${busy.map(({ webhook }) => webhook)}::uuid[])
-    ), due AS (
-      SELECT tenant_id, webhook_id, min(next_attempt_at) AS since FROM event_deliveries
-      WHERE status = 'pending' AND next_attempt_at <= ${now} GROUP BY tenant_id, webhook_id
+    ), heads AS (
+      (SELECT tenant_id, webhook_id, next_attempt_at AS since FROM event_deliveries
+       WHERE status = 'pending' ORDER BY tenant_id, webhook_id, next_attempt_at LIMIT 1)
+      UNION ALL
+      SELECT next.* FROM heads CROSS JOIN LATERAL (
+        SELECT d.tenant_id, d.webhook_id, d.next_attempt_at FROM event_deliveries d
+        WHERE d.status = 'pending' AND (d.tenant_id, d.webhook_id) > (heads.tenant_id, heads.webhook_id)
+        ORDER BY d.tenant_id, d.webhook_id, d.next_attempt_at LIMIT 1
+      ) next
     ), ranked AS (
-      SELECT due.*, row_number() OVER (PARTITION BY due.tenant_id ORDER BY due.since)
-        + (SELECT count(*) FROM busy WHERE busy.tenant_id = due.tenant_id) AS place
-      FROM due JOIN webhooks w ON w.tenant_id = due.tenant_id AND w.id = due.webhook_id
-      WHERE w.status = 'active' AND w.archived_at IS NULL AND w.id NOT IN (SELECT webhook_id FROM busy)
+      SELECT heads.*, row_number() OVER (PARTITION BY heads.tenant_id ORDER BY heads.since)
+        + (SELECT count(*) FROM busy WHERE busy.tenant_id = heads.tenant_id) AS place
+      FROM heads JOIN webhooks w ON w.tenant_id = heads.tenant_id AND w.id = heads.webhook_id
+      WHERE heads.since <= ${now} AND w.status = 'active' AND w.archived_at IS NULL AND w.id NOT IN (SELECT webhook_id FROM busy)
     ), picked AS (
-      SELECT * FROM ranked WHERE place <= ${mostPerTenant} ORDER BY since LIMIT ${most}
+      SELECT * FROM ranked WHERE place <= ${mostPerTenant} ORDER BY place, since LIMIT ${most}
     ), claimed AS (
       SELECT oldest.* FROM picked CROSS JOIN LATERAL (
         SELECT tenant_id, webhook_id, event_id FROM event_deliveries d
@@ -218,3 +250,6 @@ export async function deleteOldEvents(tx: SystemTransaction, before: Date, most:
   await sql`DELETE FROM events WHERE (tenant_id, id) IN (${keys})`.execute(tx);
   return old.length;
 }
+
+/** For one webhook: callers choose the users and features whose budgets are told of, so that a dead endpoint's backlog would grow with every call. */
+export const MAX_PENDING = 1_000;

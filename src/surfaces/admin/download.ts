@@ -3,9 +3,9 @@ import type { FastifyReply } from "fastify";
 import type { Download } from "../../kernel/route.ts";
 
 /**
- * Sends a download while it is written, and cuts a reader that takes nothing for READER_MS; `open` calls `send` with it, within a transaction that ends with the promise. Before the first
- * piece a failure is an answer of its own (the promise rejects); after it the connection is cut, so that part of a download
- * never looks like the whole.
+ * Sends a download while it is written; `open` calls `send` with it, within a transaction that ends with the promise. So a reader is cut
+ * that leaves the buffer full for READER_MS, or takes longer than DOWNLOAD_MS for the whole. Before the first piece a failure is an
+ * answer of its own (the promise rejects); after it the connection is cut, so that part of a download never looks like the whole.
  */
 export async function sendDownload(
   reply: FastifyReply,
@@ -22,10 +22,13 @@ export async function sendDownload(
     });
   });
   await Promise.race([begun, written]);
-  written.then(
-    () => stream.end(),
-    (error: Error) => stream.destroy(error),
-  );
+  const late = setTimeout(() => stream.destroy(), DOWNLOAD_MS);
+  written
+    .then(
+      () => stream.end(),
+      (error: Error) => stream.destroy(error),
+    )
+    .finally(() => clearTimeout(late));
   return reply.send(stream);
 }
 
@@ -47,7 +50,8 @@ function readerLeft(): Error {
   return new Error("the reader of a download has left");
 }
 
-/** Beside the one batch that is being written. */
-const BUFFERED_BYTES = 64 * 1024;
+/** More than one batch has, so that what is no longer than that is written, and its transaction over, whether it is read or not. */
+const BUFFERED_BYTES = 1024 * 1024;
 /** Half of what PostgreSQL lets a transaction idle. */
 const READER_MS = 30_000;
+const DOWNLOAD_MS = 60 * 60_000;

@@ -13,7 +13,7 @@ export interface AnyRoute extends Pick<Route, "id" | "method" | "path" | "summar
 }
 
 /** Where routes of the table may live. Below each, an unknown path and a wrong method are answered here. */
-export const PREFIXES = ["/admin/v1", "/v1/organization"] as const;
+export const PREFIXES = ["/admin/v1", "/v1/organization", "/v1/projects"] as const;
 
 /** What is wrong with the table, one sentence each; empty when a server may mount it. */
 export function checkRoutes(routes: readonly AnyRoute[]): string[] {

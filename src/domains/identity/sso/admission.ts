@@ -1,5 +1,5 @@
 import type { Clock } from "../../../kernel/clock.ts";
-import type { MemberId, ProjectId, Uuid } from "../../../kernel/ids.ts";
+import type { MemberId, TenantId, Uuid } from "../../../kernel/ids.ts";
 import { Problem } from "../../../kernel/problem.ts";
 import { type Database, DatabaseUnavailable, type TenantTransaction } from "../../../storage/database/index.ts";
 import type { AuditRow } from "../../records/index.ts";
@@ -7,17 +7,10 @@ import type { Assertion } from "./decide.ts";
 import type { ProviderRecord } from "./model.ts";
 
 /** What is asserted of somebody, to whoever keeps the members. */
-export interface SignInFacts {
+export interface SignInFacts extends Assertion {
   readonly issuer: string;
-  readonly subject: string;
-  readonly email: string | null;
-  readonly emailVerified: boolean;
-  readonly name: string | null;
-  readonly roles: readonly string[];
-  readonly projects: readonly { readonly project: ProjectId; readonly roles: readonly string[] }[];
   /** ms since the epoch. */
   readonly assertedAt: number;
-  readonly mayProvision: boolean;
   /** The token of an invitation link. */
   readonly invitation: string | null;
 }
@@ -35,6 +28,8 @@ export interface AdmissionNeeds {
     readonly changed: boolean;
     readonly change: { readonly action: string; readonly before: unknown; readonly after: unknown } | null;
   } | null>;
+  /** Of the snapshot. */
+  readonly memberCount: (tenant: TenantId) => number;
   readonly writeAudit: (tx: TenantTransaction, row: AuditRow) => Promise<void>;
   readonly bumpConfig: (tx: TenantTransaction) => Promise<number>;
   /** Resolves when this process serves from a snapshot of at least this version. */
@@ -66,7 +61,8 @@ export function createAdmitMember(needs: AdmissionNeeds): AdmitMember {
   return async (provider, assertion, assertedAt, { invitation = null, origin = NOWHERE, alongside } = {}) => {
     const done = await unlessAway(() =>
       needs.database.forTenant(provider.tenant, async (tx) => {
-        const signedIn = await needs.signIn(tx, { ...assertion, issuer: provider.issuer, assertedAt, invitation });
+        const mayProvision = assertion.mayProvision && needs.memberCount(provider.tenant) < MAX_PROVISIONED;
+        const signedIn = await needs.signIn(tx, { ...assertion, mayProvision, issuer: provider.issuer, assertedAt, invitation });
         if (signedIn === null) return null;
         const { member, changed, change } = signedIn;
         await alongside?.(tx, member);
@@ -110,4 +106,6 @@ export async function unlessAway<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+/** All of a tenant's members are read anew with each that comes, so a provider that invents people would keep every process busy. */
+const MAX_PROVISIONED = 10_000;
 const NOWHERE: AdmissionOrigin = { requestId: null, remoteAddress: null };

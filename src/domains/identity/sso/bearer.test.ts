@@ -151,7 +151,7 @@ test("an issuer that is down is 503, is not asked for each token, and what was v
 
 test("an issuer that has no keys to show, whatever it answers in their place, is 503 and is not asked for each token", async (t) => {
   for (const [status, body] of [
-    [429, "{}"],
+    [429, '{"keys":[]}'],
     [404, "none"],
     [302, ""],
     [200, "<html>"],

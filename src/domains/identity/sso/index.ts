@@ -92,7 +92,11 @@ export function createSso(needs: SsoNeeds): Sso {
     return owner === undefined ? undefined : partsOf(owner)?.sso.byAudience.get(key);
   };
   const projectName = (tenant: TenantId, project: ProjectId): string | undefined => partsOf(tenant)?.tenants.projects.get(project)?.name;
-  const admit = createAdmitMember({ ...needs, catchUp: (version) => snapshot.catchUp(version) });
+  const admit = createAdmitMember({
+    ...needs,
+    memberCount: (tenant) => partsOf(tenant)?.identity.members.size ?? 0,
+    catchUp: (version) => snapshot.catchUp(version),
+  });
   const fetchGuarded = (url: string, init: RequestInit): Promise<Response> => needs.egress.fetch(url, init);
   const issuers = createIssuers({ clock: needs.clock, fetchGuarded });
   const sessions = createSessions({

@@ -50,7 +50,7 @@ test("of one subject's sessions the newest twenty live, and what has ended is go
 
 test("a cookie finds its own session only: not in another tenant, not with another secret, and in no other form", async (t) => {
   await withDatabases(t, async (database) => {
-    const { open, find, tenants } = await sessionsOn(database);
+    const { open, find, tenants, looked } = await sessionsOn(database);
     const cookie = await open(ADA);
     const found = await find(cookie);
     assert.deepEqual([found?.tenant, found?.subject, found?.provider, found?.idToken], [tenants[0], ADA, PROVIDER, "a.b.c"]);
@@ -59,6 +59,8 @@ test("a cookie finds its own session only: not in another tenant, not with anoth
       `${tenants[1]}.${secret}`,
       `${PLATFORM_TENANT}.${secret}`,
       `${tenants[0]}.${"A".repeat(43)}`,
+      `${tenants[0]}.${"A".repeat(43)}.${"A".repeat(22)}`,
+      cookie.slice(0, -1) + (cookie.endsWith("A") ? "B" : "A"),
       `${tenants[0]?.toUpperCase()}.${secret}`,
       `${cookie}A`,
       ` ${cookie}`,
@@ -68,6 +70,7 @@ test("a cookie finds its own session only: not in another tenant, not with anoth
       "' OR 1=1 --",
     ])
       assert.equal(await find(wrong), null, wrong);
+    assert.equal(looked(), 1, "for what this installation did not make nobody looks");
   });
 });
 
@@ -79,8 +82,9 @@ async function sessionsOn(database: TestDatabase) {
   const makeId = createIdMaker(clock, systemRandom);
   const tenants = [makeId<TenantId>(), makeId<TenantId>()] as const;
   const keyrings = new Map(tenants.map((tenant) => [tenant, createTenantKeyring(tenant, new Map([[1, createTenantKey()]]))]));
+  let looked = 0;
   const sessions = createSessions({
-    database: opened,
+    database: { forTenant: (tenant, work) => (looked++, opened.forTenant(tenant, work)) },
     clock,
     random: systemRandom,
     makeId,
@@ -90,6 +94,7 @@ async function sessionsOn(database: TestDatabase) {
   return {
     time,
     tenants,
+    looked: () => looked,
     find: sessions.find,
     open: (subject: SessionSubject) =>
       opened.forTenant(tenants[0], (tx) => sessions.open(tx, { tenant: tenants[0], subject, provider: PROVIDER, idToken: "a.b.c" })),

@@ -63,19 +63,20 @@ export interface Sessions {
 }
 
 /**
- * A cookie is `<tenant>.<secret>`: the tenant says where to look, and the HMAC of the whole is what is looked for, so that naming
- * another's tenant finds nothing.
+ * A cookie is `<tenant>.<secret>.<tag>`: the tenant says where to look, and the HMAC of the whole is what is looked for, so that naming
+ * another's tenant finds nothing. By the tag it is known as one of this installation's, so that what strangers make up is not looked for.
  */
 export function createSessions(needs: SessionsNeeds): Sessions {
   const secret = createSecretKey(needs.cookieSecret);
   const hashOf = (cookie: string): Buffer => createHmac("sha256", secret).update(cookie).digest();
+  const tagged = (place: string): string => `${place}.${hashOf(`tag of ${place}`).toString("base64url").slice(0, TAG_LENGTH)}`;
   return {
     async open(tx, { tenant, subject, provider, idToken }) {
       const keyring = needs.keyring(tenant);
       if (keyring === undefined) throw new Error("a session for a tenant that the snapshot does not hold");
       const now = needs.clock.now();
       const id = needs.makeId<Uuid>();
-      const cookie = `${tenant}.${newSecret(needs.random)}`;
+      const cookie = tagged(`${tenant}.${newSecret(needs.random)}`);
       const from = provider === null ? null : { id: provider.id, issuer: provider.issuer };
       const content: Content = { csrf: newSecret(needs.random), provider: from, idToken: withinBound(idToken) };
       await insertSession(tx, {
@@ -93,8 +94,8 @@ export function createSessions(needs: SessionsNeeds): Sessions {
     },
 
     async find(cookie) {
-      const tenant = COOKIE.exec(cookie)?.[1];
-      if (tenant === undefined || !isUuid(tenant)) return null;
+      const [, place = "", tenant = ""] = COOKIE.exec(cookie) ?? [];
+      if (!isUuid(tenant) || !sameText(tagged(place), cookie)) return null;
       const keyring = needs.keyring(tenant as TenantId);
       if (keyring === undefined) return null;
       return needs.database.forTenant(tenant as TenantId, async (tx) => {
@@ -150,7 +151,9 @@ function withinBound(idToken: string | null): string | null {
   return idToken !== null && idToken.length <= MAX_ID_TOKEN_LENGTH ? idToken : null;
 }
 
-const COOKIE = /^([0-9a-f-]{36})\.[A-Za-z0-9_-]{43}$/;
+const COOKIE = /^(([0-9a-f-]{36})\.[A-Za-z0-9_-]{43})\.[A-Za-z0-9_-]{22}$/;
+/** 132 bits. */
+const TAG_LENGTH = 22;
 /** Without a use, ms. */
 const IDLE_MS = 60 * 60_000;
 /** With uses, ms: a working day. */
