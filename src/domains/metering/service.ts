@@ -145,7 +145,7 @@ function createHolds(needs: MeteringNeeds, sealing: Tags, ledger: BudgetLedger, 
       ...needs,
       journal: needs.journal.id,
       between: (first, work) => shipper.between(first, work),
-      open: (owners) => ledger.open(owners),
+      open: (owners) => ledger.open(owners, "unmade"),
     }),
   });
 }

@@ -52,7 +52,7 @@ test("`ledger verify` says in figures what is right and line by line what is not
     assert.deepEqual(rows, [{ actor: "command line" }]);
   }));
 
-test("`ledger release` frees the budgets of the process it names, and of no other", (t) =>
+test("`ledger release` frees the budgets of the process it names, and of no other, nor of one that was alive a minute ago", (t) =>
   withDatabases(t, async (database, t) => {
     await openLedger(t, database);
     const run = await ledgerCommand(t, database);
@@ -61,6 +61,17 @@ test("`ledger release` frees the budgets of the process it names, and of no othe
     await database.asSuperuser((client) => client.query("INSERT INTO budget_keeper (journal_id, taken_at) VALUES ($1, now())", [keeper]));
     assert.match((await run("keeper")).lines.join(), new RegExp(`^${keeper} keeps the budgets since`));
     assert.equal((await run("release", stranger)).code, 1);
+    const shipped = (ago: string) =>
+      database.asSuperuser((client) =>
+        client.query(
+          `INSERT INTO journals (id, watermark, updated_at) VALUES ($1, 1, now() - $2::interval)
+           ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at`,
+          [keeper, ago],
+        ),
+      );
+    await shipped("10 seconds");
+    assert.match((await run("release", keeper)).lines.join(), /^Nothing was released\. .* was alive at/);
+    await shipped("70 seconds");
     assert.equal((await run("release", keeper)).code, 0);
     assert.match((await run("keeper")).lines.join(), /^No process keeps/);
     assert.equal((await run("release", keeper)).code, 1);

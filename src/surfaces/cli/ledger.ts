@@ -21,6 +21,9 @@ import { type CommandContext, openInstalled, runCommand, UsageError } from "./co
 // `npm run ledger -- keeper`: which server process keeps the budgets, by the id of its journal.
 // `npm run ledger -- release REPLICA`: has a process that will not come back keep them no longer, for another to.
 
+/** A process that was frozen for as long looks who keeps the budgets before it grants much. */
+const SIGN_OF_LIFE_MS = 60_000;
+
 await runCommand(async (context) => {
   const { values, positionals } = parseArgs({ allowPositionals: true, options: { repair: { type: "boolean", default: false } } });
   const [verb, replica, ...more] = positionals;
@@ -103,6 +106,13 @@ async function release(context: CommandContext, replica: string): Promise<number
     const found = await database.forSystem("ship", readKeeper);
     if (found?.journal !== replica || found.releasedAt !== null) {
       process.stdout.write(`Nothing was released. ${keeperLine(found)}\n`);
+      return 1;
+    }
+    if (found.shippedAt !== null && clock.now() - found.shippedAt.getTime() < SIGN_OF_LIFE_MS) {
+      process.stdout.write(
+        `Nothing was released. ${replica} was alive at ${found.shippedAt.toISOString()}: while it lives it grants calls from memory, and two would ` +
+          "spend the same money. End it, and release it a minute after that.\n",
+      );
       return 1;
     }
     await database.forSystem("ship", (tx) => releaseBudgets(tx, replica, new Date(clock.now())));

@@ -50,6 +50,8 @@ export class Accounts {
 
   /** @throws Problem capacity_exceeded where the owner has as many in use as it may */
   expectMore(owner: TenantId): void {
+    // Here too: where nothing but more is asked for, nothing would be put.
+    this.#turn();
     if ((this.#counts.get(owner) ?? 0) < MAX_LIVE_PER_TENANT) return;
     throw new Problem("capacity_exceeded", {
       message: `More than ${MAX_LIVE_PER_TENANT.toLocaleString("en")} users, features or keys with a budget each are in use at once. Retry later.`,

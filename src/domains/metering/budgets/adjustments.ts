@@ -60,14 +60,17 @@ export function createAdjustmentVerbs(needs: BudgetVerbsNeeds): AdjustmentVerbs 
       const tenant = await needs.findTenant(tenantName);
       if (tenant === null || tenant === PLATFORM_TENANT) throw notFound();
       await shareBalances(tx);
-      const made = await asTenant(tx, tenant, async (inside) => {
-        const row = await rowOf(needs, inside, allowed.principal.id, fields);
-        await insertAdjustment(inside, row);
-        await adjust(needs, inside, tenant, row);
-        return { row, view: viewOf(needs, inside, row) };
+      const row = await asTenant(tx, tenant, async (inside) => {
+        const made = await rowOf(needs, inside, allowed.principal.id, fields);
+        await insertAdjustment(inside, made);
+        return made;
       });
-      await adjust(needs, tx, PLATFORM_TENANT, made.row);
-      return { tenant, view: made.view };
+      // The platform's balances first, as `addPostings` orders them: neither waits for the other in a circle.
+      await adjust(needs, tx, PLATFORM_TENANT, row);
+      return await asTenant(tx, tenant, async (inside) => {
+        await adjust(needs, inside, tenant, row);
+        return { tenant, view: viewOf(needs, inside, row) };
+      });
     },
 
     async list(tx, _allowed, page) {

@@ -176,7 +176,7 @@ export class Holds {
   /** Waits in a line until it is worth trying again: true; or until time is up or the caller gone: false. @throws Problem capacity_exceeded */
   wait(line: string, turn: Turn, signal: AbortSignal): Promise<boolean> {
     this.#lines.join(line, turn);
-    return turn.called(this.#needs.clock.monotonic(), signal);
+    return turn.called(this.#needs.clock.monotonic(), signal, !this.#lines.isAhead(line, turn));
   }
 
   leave(turn: Turn): void {
@@ -256,7 +256,7 @@ export class Holds {
     if (this.#needs.clock.monotonic() < this.#notHereUntil) return Promise.reject(new KeptElsewhere().problem());
     if (this.#wanted.size + names.length > MAX_WANTED) return Promise.reject(unread("more balances wait to be read than may"));
     for (const name of names) this.#wanted.set(name.key, name);
-    return (this.#reading ??= this.#readWanted());
+    return within(READ_WAIT_MS, (this.#reading ??= this.#readWanted()));
   }
 
   async #readWanted(): Promise<void> {
@@ -358,6 +358,13 @@ function hardOf(budgets: readonly Budget[]): readonly Budget[] {
   return known;
 }
 
+/** A PostgreSQL that hangs keeps no caller for longer: what it then says is there for the next. */
+function within(milliseconds: number, reading: Promise<void>): Promise<void> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(unread(`the balance was not read within ${milliseconds} ms`)), milliseconds).unref();
+  return Promise.race([reading, late]).finally(() => clearTimeout(timer));
+}
+
 function unread(cause: unknown): Problem {
   return new Problem("overloaded", {
     message: "What is spent of a budget cannot be read now. Retry after the time in 'retry-after'.",
@@ -378,3 +385,5 @@ const MAX_WINDOWS = 2_000;
 /** What other processes ship that admitted calls before they knew of the budget is seen this late. */
 const READ_AGAIN_MS = 60_000;
 const TRY_KEEPER_AGAIN_MS = 1_000;
+/** A balance takes a few ms; that of a new budget as long as one window's rows take to sum. */
+const READ_WAIT_MS = 5_000;

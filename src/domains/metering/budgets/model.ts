@@ -44,6 +44,8 @@ export interface Budget extends WindowRule {
   readonly mode: Mode;
   /** Percent of the cap, ascending. */
   readonly thresholds: readonly number[];
+  /** Another number: other rows are counted, or in another unit. */
+  readonly definition: number;
   /** Another number: other sums. What was kept in memory of the budget is then read again. */
   readonly epoch: number;
 }

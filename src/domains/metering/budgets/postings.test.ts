@@ -291,3 +291,22 @@ test("two tenants' budgets know nothing of each other, nor of a project's name t
     assert.deepEqual(await spent(ledger, "other", "user"), ["2", "8", false]);
     assert.ok(ledger.events.every(({ tenant }) => tenant !== PLATFORM_TENANT));
   }));
+
+test("a clock that is set back after a budget's balances were made leaves no attempt uncounted, neither of the window it went back to nor of the one it left", (t) =>
+  withDatabases(t, async (database, t) => {
+    const clock = new TestClock();
+    const day = 86_400_000;
+    clock.advance(3 * day);
+    const ledger = await openLedger(t, database, { clock });
+    const acme = await ledger.tenant("acme");
+    await ledger.putBudget("acme", "cap", { ...monthly, window: "day" });
+    await ledger.ledger.open(null);
+    await ledger.ship(acme.id, { charge: usd(1), startedAt: clock.now() });
+    clock.advance(-3 * day);
+    await ledger.ship(acme.id, { charge: usd(2), startedAt: clock.now() });
+    await ledger.ledger.open(null);
+    await ledger.ship(acme.id, { charge: usd(3), startedAt: clock.now() });
+    assert.deepEqual(await spent(ledger, "acme", "cap"), ["5", "5", false]);
+    clock.advance(3 * day);
+    assert.deepEqual(await spent(ledger, "acme", "cap"), ["1", "9", false]);
+  }));

@@ -51,8 +51,9 @@ export class BudgetLedger {
     await lockBalances(tx, "shared");
     const owners = [PLATFORM_TENANT, ...tenants];
     const rows = await readOpenings(tx, { owners });
-    if (rows.some((row) => !isSettled(row)) || (rows.length > 0 && this.#forgetsNow())) this.#openSoon(owners);
-    return rows.filter(isOpen).map((row) => countingOf(row, row.counts_from));
+    const now = this.#needs.clock.now();
+    if (rows.some((row) => !isSettled(row, now)) || (rows.length > 0 && this.#forgetsNow())) this.#openSoon(owners);
+    return rows.flatMap((row) => (isOpen(row, now) ? countingOf(row, row.counts_from) : []));
   }
 
   /** Adds the attempts, whose rows are new in this transaction, and tells thresholds that they reach: all of it or, with the rows, none. */
@@ -63,14 +64,20 @@ export class BudgetLedger {
     await this.#judge(tx, judgedOf(postings, at.getTime()), at);
   }
 
-  /** Makes the balances of the owners' new and changed budgets, one transaction each. Rejects while PostgreSQL is away. */
-  async open(owners: readonly TenantId[] | null): Promise<void> {
-    const waiting = await this.#system(async (tx) => (await readOpenings(tx, { owners })).filter((row) => !isSettled(row)));
+  /**
+   * Makes the balances of the owners' new and changed budgets, one transaction each, and judges anew those that a cap or an adjustment changed; of the
+   * latter nothing where only what is `unmade` is asked for, which has no turn to wait for then. Rejects while PostgreSQL is away.
+   */
+  async open(owners: readonly TenantId[] | null, which: "all" | "unmade" = "all"): Promise<void> {
+    const isDone = which === "all" ? isSettled : isOpen;
+    const waiting = await this.#system(async (tx) =>
+      (await readOpenings(tx, { owners })).filter((row) => !isDone(row, this.#needs.clock.now())),
+    );
     for (const { tenant_id: owner, id } of waiting) {
       await this.#system(async (tx) => {
         await lockBalances(tx, "exclusive");
         const [row] = await readOpenings(tx, { owners: [owner], only: id });
-        if (row !== undefined && !isSettled(row)) await this.#open(tx, row);
+        if (row !== undefined && !isSettled(row, this.#needs.clock.now())) await this.#open(tx, row);
       });
     }
     if (this.#forgetsNow()) await this.#forget();
@@ -99,10 +106,11 @@ export class BudgetLedger {
     const now = at.getTime();
     const window = windowAt(rulesOf(row), now);
     let countsFrom = row.counts_from;
-    if (!isOpen(row)) {
+    if (!isOpen(row, now)) {
+      const through = Math.max(now, countsFrom?.getTime() ?? now);
       countsFrom = new Date(window.start);
       const budget = countingOf(row, countsFrom);
-      await replaceBalances(tx, budget, spansBetween(budget, window.start, now), "all");
+      await replaceBalances(tx, budget, spansBetween(budget, window.start, through), "all");
     }
     const budget = countingOf(row, countsFrom as Date);
     await writeOpening(tx, row, budget.countsFrom);
@@ -153,14 +161,18 @@ export class BudgetLedger {
   }
 }
 
-/** Whether rows are posted to it: its balances are of what it says now. */
-export function isOpen(row: OpeningRow): row is OpeningRow & { counts_from: Date } {
-  return row.counts_from !== null && row.opened_definition === row.definition && row.opened_zone === row.time_zone;
+/**
+ * Whether rows are posted to it: its balances are of what it says now, and begin before now, as those do not that were made under a clock which
+ * was set back since.
+ */
+export function isOpen(row: OpeningRow, now: number): row is OpeningRow & { counts_from: Date } {
+  const { counts_from: from } = row;
+  return from !== null && from.getTime() <= now && row.opened_definition === row.definition && row.opened_zone === row.time_zone;
 }
 
 /** Whether there is nothing to do for it beside posting. */
-function isSettled(row: OpeningRow): boolean {
-  return isOpen(row) && row.opened_epoch === row.epoch;
+function isSettled(row: OpeningRow, now: number): boolean {
+  return isOpen(row, now) && row.opened_epoch === row.epoch;
 }
 
 export function countingOf(row: OpeningRow, countsFrom: Date): CountingBudget {

@@ -13,7 +13,7 @@ export interface ReadingNeeds {
   readonly journal: Uuid;
   /** As `Shipper.between`. */
   readonly between: <T>(first: "recovered" | "everything", work: () => Promise<T>) => Promise<T>;
-  /** As `BudgetLedger.open`. */
+  /** As `BudgetLedger.open`, of what is unmade. */
   readonly open: (owners: readonly TenantId[]) => Promise<void>;
 }
 
@@ -32,5 +32,6 @@ export function balanceReader({ database, clock, journal, between, open }: Readi
 }
 
 function wantedOf({ budget, subject, window }: AccountName): WantedBalance {
-  return { owner: budget.owner, budget: budget.id, epoch: budget.epoch, timeZone: budget.timeZone, subject, window };
+  const { owner, id, definition, epoch, timeZone } = budget;
+  return { owner, budget: id, definition, epoch, timeZone, subject, window };
 }

@@ -35,6 +35,7 @@ export function rulesOf(row: ZonedBudgetRow): Omit<Budget, "name" | "setByPlatfo
     cap: row.cap,
     mode: row.mode,
     thresholds: row.thresholds,
+    definition: row.definition,
     epoch: row.epoch,
   };
 }

@@ -320,10 +320,16 @@ export interface Keeper {
   readonly takenAt: Date;
   /** Null while it keeps the budgets. */
   readonly releasedAt: Date | null;
+  /** When it last shipped; null where it never did. */
+  readonly shippedAt: Date | null;
 }
 
 /** The process that may grant holds under hard budgets, or the last that did. */
 export async function readKeeper(tx: SystemTransaction): Promise<Keeper | null> {
-  const row = await tx.selectFrom("budget_keeper").selectAll().executeTakeFirst();
-  return row === undefined ? null : { journal: row.journal_id, takenAt: row.taken_at, releasedAt: row.released_at };
+  const row = await tx
+    .selectFrom("budget_keeper as k")
+    .leftJoin("journals as j", "j.id", "k.journal_id")
+    .select(["k.journal_id as journal", "k.taken_at as takenAt", "k.released_at as releasedAt", "j.updated_at as shippedAt"])
+    .executeTakeFirst();
+  return row ?? null;
 }

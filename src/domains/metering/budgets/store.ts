@@ -197,7 +197,8 @@ export interface WantedBalance {
   /** The budget's owner. */
   readonly owner: TenantId;
   readonly budget: BudgetId;
-  /** As the snapshot has them: another epoch or zone in the database makes the answer null. */
+  /** As the snapshot has them: another definition or zone in the database, or an earlier epoch, makes the answer null. */
+  readonly definition: number;
   readonly epoch: number;
   readonly timeZone: string;
   readonly subject: string;
@@ -216,17 +217,19 @@ export interface BalanceSpan {
 
 /**
  * What stands in the database against each balance wanted, in their order: no span where nothing does yet. Null where the budget is
- * not what the caller knows, or its balances are not made yet (`openBudgets`): take the snapshot in and ask again.
+ * not what the caller knows, or its balances are not made yet (`openBudgets`): take the snapshot in and ask again. Of a later epoch, with
+ * another cap or more adjustments, the sums are good: whoever learns of it asks again.
  */
 export async function readBalances(
   tx: SystemTransaction,
   wanted: readonly WantedBalance[],
 ): Promise<readonly (readonly BalanceSpan[] | null)[]> {
   if (wanted.length === 0) return [];
-  const list = wanted.map(({ owner, budget, epoch, timeZone, subject, window }, position) => ({
+  const list = wanted.map(({ owner, budget, definition, epoch, timeZone, subject, window }, position) => ({
     position,
     tenant_id: owner,
     budget_id: budget,
+    definition,
     epoch,
     time_zone: timeZone,
     subject,
@@ -236,8 +239,9 @@ export async function readBalances(
   const { rows } = await sql<ReadSpan>`
     SELECT w.position, extract(epoch FROM s.window_start)::float8 * 1000 AS start, s.posted, s.adjusted, s.overage
     FROM json_to_recordset(${JSON.stringify(list)}::json)
-      AS w(position integer, tenant_id uuid, budget_id uuid, epoch integer, time_zone text, subject text, since timestamptz, until timestamptz)
-    JOIN budgets b ON b.tenant_id = w.tenant_id AND b.id = w.budget_id AND b.epoch = w.epoch AND b.archived_at IS NULL
+      AS w(position integer, tenant_id uuid, budget_id uuid, definition integer, epoch integer, time_zone text, subject text, since timestamptz, until timestamptz)
+    JOIN budgets b ON b.tenant_id = w.tenant_id AND b.id = w.budget_id AND b.definition = w.definition AND b.epoch >= w.epoch
+      AND b.archived_at IS NULL
     JOIN budget_openings o
       ON o.tenant_id = b.tenant_id AND o.budget_id = b.id AND o.definition = b.definition AND o.time_zone = w.time_zone
     LEFT JOIN budget_balances s

@@ -57,7 +57,7 @@ export async function verifyBalances({ database, clock }: VerifyNeeds, repairs: 
     const verified = await database.forSystem("ship", async (tx) => {
       await lockBalances(tx, "exclusive");
       const [row] = await readOpenings(tx, { owners: [owner], only: id });
-      if (row === undefined || !isOpen(row)) return null;
+      if (row === undefined || !isOpen(row, clock.now())) return null;
       const budget = countingOf(row, row.counts_from);
       const spans = spansToVerify(budget, clock.now());
       const kept = await readBalancesWithin(tx, budget, spans);

@@ -24,6 +24,7 @@ export function budgetOf(changes: Partial<Budget> = {}): Budget {
     cap: 1_000_000_000_000n,
     mode: "reject",
     thresholds: [50, 80, 100],
+    definition: 1,
     epoch: 1,
     ...changes,
   };
