@@ -55,7 +55,8 @@ export const SETTINGS = {
   PUBLIC_URL: setting({
     type: "http(s):// URL",
     default: null,
-    describe: "Where callers reach this server, the proxy's path included: for links and sign-in. Unset: the address it listens on, and BASE_PATH.",
+    describe:
+      "Where callers reach this server, the proxy's path included: for links and sign-in. Unset: the address it listens on, and BASE_PATH.",
     parse: linkUrl,
   }),
   ATRIUM_MANAGEMENT_ADDRESS: setting({

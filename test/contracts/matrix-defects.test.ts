@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { runMatrix, summary, type Cell } from "./matrix.ts";
+import { type Cell, summary } from "./cells.ts";
+import { runMatrix } from "./matrix.ts";
 import { askInProcess } from "./in-process.ts";
 import type { MatrixWorld, Sent } from "./stage.ts";
 import { startToyPlatform, type ToyDefect, type ToyPlatform } from "./toy-platform.ts";

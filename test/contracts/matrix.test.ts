@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BESIDE_THE_TABLE, routeTable } from "../../scripts/route-table.ts";
 import { startInstallation } from "./installation.ts";
-import { runMatrix, summary } from "./matrix.ts";
+import { summary } from "./cells.ts";
+import { runMatrix } from "./matrix.ts";
 import { worldAt } from "./real-world.ts";
 
 test("every cell of the matrix over the real route table is covered, and every mounted route is of the table or named here", async (t) => {

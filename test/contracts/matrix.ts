@@ -1,20 +1,12 @@
 import { isDeepStrictEqual } from "node:util";
-import { permissionsInPlace } from "../../src/domains/identity/decide.ts";
-import { ROLES, type Permission, type Role } from "../../src/domains/identity/index.ts";
 import { PROBLEMS, type ProblemCode } from "../../src/kernel/problem.ts";
-import { methodsAt, type AnyRoute } from "../../src/surfaces/admin/route-table.ts";
+import { type AnyRoute, methodsAt, PREFIXES } from "../../src/surfaces/admin/route-table.ts";
+import { type Caller, engage, isOutsider } from "./callers.ts";
+import { type Cell, cell, comparable, envelopeOf, leaks, oneByOne, refusalFaults, together } from "./cells.ts";
 import { badInputs } from "./inputs.ts";
+import { modelCells } from "./model-cells.ts";
 import { positionsOf, type Position, type Probe } from "./positions.ts";
-import { handleOf, pathFor, Stage, TENANT, templatesOf, type MatrixWorld, type Received } from "./stage.ts";
-
-/** One square of the matrix. `void`: what it was to be compared with did not succeed, so it proves nothing; it counts as a failure. */
-export interface Cell {
-  readonly route: string;
-  readonly caller: string;
-  readonly what: string;
-  readonly verdict: "covered" | "void" | "failed";
-  readonly why: string;
-}
+import { pathFor, Stage, templatesOf, type MatrixWorld, type Received } from "./stage.ts";
 
 /**
  * Every route × caller × case: who may call what, what bad input meets, and that nothing of tenant A can be reached, told
@@ -31,9 +23,11 @@ export async function runMatrix(world: MatrixWorld): Promise<Cell[]> {
     );
     if (route.method === "POST" && world.remembers) cells.push(...(await upright(route.id, () => repeatCells(stage, callers, route))));
     cells.push(...(await upright(route.id, () => identityCells(stage, callers, route))));
+    cells.push(...(await upright(route.id, () => stage.mend(route).then(() => []))));
   }
   return [
     ...cells,
+    ...(await upright("model endpoints", () => modelCells(stage, callers))),
     ...(await upright("every path", () => methodCells(stage))),
     ...(await upright("every path", () => strangerCells(stage, callers))),
   ];
@@ -46,81 +40,6 @@ async function upright(route: string, work: () => Promise<Cell[]>): Promise<Cell
   } catch (error) {
     return [cell(route, "the stage", "all", [`fell: ${String(error)}`])];
   }
-}
-
-/** `covered 10 · void 0 · failed 0`, then each cell that is not covered. */
-export function summary(cells: readonly Cell[]): string {
-  const count = (verdict: Cell["verdict"]) => cells.filter((cell) => cell.verdict === verdict).length;
-  const rest = cells
-    .filter((cell) => cell.verdict !== "covered")
-    .map((cell) => `${cell.verdict}: ${cell.route} × ${cell.caller} × ${cell.what}: ${cell.why.slice(0, WHY_LENGTH)}`);
-  return [`matrix: ${cells.length} cells: ${count("covered")} covered, ${count("void")} void, ${count("failed")} failed`, ...rest].join(
-    "\n",
-  );
-}
-
-const WHY_LENGTH = 600;
-
-interface Caller {
-  readonly name: string;
-  readonly key: string | null;
-  /** The code it is refused with whatever it asks for; null for a key that is valid. */
-  readonly refusedWith: string | null;
-  /** `nothing`: a key of a tenant that is suspended. */
-  readonly reaches: "A" | "B" | "everything" | "nothing";
-  readonly permissions: ReadonlySet<string>;
-}
-
-async function engage(stage: Stage): Promise<Caller[]> {
-  const { world } = stage;
-  const tenant = (owner: "A" | "B") => handleOf(stage.thing(TENANT, owner));
-  const admin = async (owner: "A" | "B", expiresInMs?: number) => {
-    const minted = await world.mint(tenant(owner), "tenant_admin", "tenant", expiresInMs);
-    if (minted === null) throw new Error("no tenant admin could be made");
-    return minted;
-  };
-  const expired = await admin("A", world.shortLifeMs);
-  const expires = Date.now() + world.shortLifeMs;
-  const revoked = await admin("A");
-  await world.revoke(tenant("A"), revoked.id);
-  const outcasts = (await world.outcasts?.()) ?? [];
-  const callers = [
-    refused("no key", null),
-    refused("malformed key", "atr_malformed"),
-    refused("unknown key", world.unknownKey),
-    refused("revoked key", revoked.key),
-    refused("expired key", expired.key, "expired_api_key"),
-    ...outcasts.map(({ name, key, refusedWith }) =>
-      refusedWith === null ? held(name, key, "nothing", ROLES.tenant_admin) : refused(name, key, refusedWith),
-    ),
-    ...(await membersOf(world, "A", tenant("A"), ["developer", "tenant_admin"])),
-    ...(await membersOf(world, "B", tenant("B"), Object.keys(ROLES) as Role[])),
-    ...((await world.platformKeys?.()) ?? []).map(({ name, key, permissions }) => held(name, key, "everything", permissions)),
-    held("platform admin", world.adminKey, "everything", ROLES.platform_admin),
-  ];
-  await new Promise((resolve) => setTimeout(resolve, Math.max(0, expires - Date.now()) + 50));
-  return callers;
-}
-
-function refused(name: string, key: string | null, refusedWith = "invalid_api_key"): Caller {
-  return { name, key, refusedWith, reaches: "nothing", permissions: new Set() };
-}
-
-function held(name: string, key: string, reaches: Caller["reaches"], permissions: Iterable<Permission>): Caller {
-  return { name, key, refusedWith: null, reaches, permissions: new Set(permissions) };
-}
-
-/** A key of each role that can stand above the tenant's projects, and of each that can stand in one. */
-async function membersOf(world: MatrixWorld, owner: "A" | "B", tenant: string, roles: readonly Role[]): Promise<Caller[]> {
-  const members: Caller[] = [];
-  for (const role of roles) {
-    for (const place of ["tenant", "project"] as const) {
-      const minted = await world.mint(tenant, role, place);
-      const name = `${role.replaceAll("_", " ")} of ${place === "project" ? "a project of " : ""}${owner}`;
-      if (minted !== null) members.push(held(name, minted.key, owner, permissionsInPlace([role], place)));
-    }
-  }
-  return members;
 }
 
 /** The permission table's word on a caller's valid call upon tenant A's things. */
@@ -143,7 +62,7 @@ async function accessCells(stage: Stage, callers: readonly Caller[], route: AnyR
   const unharmed = await unchanged(stage, async () => oneByOne(refusedOnes, (caller) => refusedCell(stage, caller, route)));
   const cells = unharmed ?? (await oneByOne(refusedOnes, (caller) => harmfulCell(stage, caller, route)));
   for (const caller of callers.filter(isGranted)) {
-    const params = await stage.freshParams(route, "A");
+    const params = await stage.freshParams(route, isOutsider(caller) ? "B" : "A");
     const audited = await stage.world.auditRows();
     const answer = await stage.call(route, caller.key, params, "A");
     const left = (await stage.world.auditRows()) - audited;
@@ -157,9 +76,9 @@ async function accessCells(stage: Stage, callers: readonly Caller[], route: AnyR
 
 /** What the work gives where it changed no row of A and left no audit row; else null. */
 async function unchanged<T>(stage: Stage, work: () => Promise<T>): Promise<T | null> {
-  const [before, audited] = [await checksumOf(stage, "A"), await stage.world.auditRows()];
+  const [before, audited] = [await stage.checksum("A"), await stage.world.auditRows()];
   const result = await work();
-  return (await checksumOf(stage, "A")) === before && (await stage.world.auditRows()) === audited ? result : null;
+  return (await stage.checksum("A")) === before && (await stage.world.auditRows()) === audited ? result : null;
 }
 
 async function refusedCell(stage: Stage, caller: Caller, route: AnyRoute): Promise<Cell> {
@@ -187,7 +106,7 @@ async function harmfulCell(stage: Stage, caller: Caller, route: AnyRoute): Promi
 async function inputCells(stage: Stage, route: AnyRoute): Promise<Cell[]> {
   const cells: Cell[] = [];
   const params = stage.params(route, "B");
-  const before = await checksumOf(stage, "B");
+  const before = await stage.checksum("B");
   for (const bad of badInputs(route, stage.body(route, "B"))) {
     const query =
       bad.query === undefined
@@ -199,7 +118,7 @@ async function inputCells(stage: Stage, route: AnyRoute): Promise<Cell[]> {
       faults.push(`param is ${envelopeOf(answer)?.param}, not ${bad.param}`);
     cells.push(cell(route.id, "platform admin", bad.what, faults));
   }
-  const untouched = (await checksumOf(stage, "B")) === before;
+  const untouched = (await stage.checksum("B")) === before;
   return untouched ? cells : [...cells, cell(route.id, "platform admin", "all bad input", ["rows of B changed"])];
 }
 
@@ -217,7 +136,7 @@ async function repeatCells(stage: Stage, callers: readonly Caller[], route: AnyR
     });
   const admin = stage.adminKey(route, "A");
   const first = await ask(admin);
-  const before = await checksumOf(stage, "A");
+  const before = await stage.checksum("A");
   const [again, other] = [await ask(admin), await ask(admin, ` ${raw}`)];
   const faults = successFaults(first, route);
   const told = JSON.parse(again.text) as Record<string, unknown>;
@@ -236,13 +155,13 @@ async function repeatCells(stage: Stage, callers: readonly Caller[], route: AnyR
     if ("idempotent-replayed" in answer.headers) faults.push("it was told A's answer");
     cells.push(cell(route.id, caller.name, "A's Idempotency-Key", [...faults, ...leaks(stage, answer, [...Object.values(params), raw])]));
   }
-  if ((await checksumOf(stage, "A")) !== before) cells.push(cell(route.id, "platform admin", "repeats", ["rows of A changed"]));
+  if ((await stage.checksum("A")) !== before) cells.push(cell(route.id, "platform admin", "repeats", ["rows of A changed"]));
   return cells;
 }
 
 /** Each place of the route that names something, × each thing that may not be found there, × each caller. */
 async function identityCells(stage: Stage, callers: readonly Caller[], route: AnyRoute): Promise<Cell[]> {
-  const before = await checksumOf(stage, "A");
+  const before = await stage.checksum("A");
   const owner = callers.find((caller) => caller.name === "tenant admin of B" && mayAtAll(caller, route));
   const control = await stage.call(route, owner?.key ?? stage.adminKey(route, "B"), await stage.freshParams(route, "B"));
   const positions = await oneByOne(positionsOf(route, stage), async (position) => ({
@@ -259,7 +178,7 @@ async function identityCells(stage: Stage, callers: readonly Caller[], route: An
       cells.push(...(why === null ? probed : probed.map((each): Cell => ({ ...each, verdict: "void", why }))));
     }
   }
-  const after = await checksumOf(stage, "A");
+  const after = await stage.checksum("A");
   if (after !== before) cells.push(cell(route.id, "any of them", "all foreign ids", [`rows of A changed: ${before} / ${after}`]));
   return cells;
 }
@@ -301,27 +220,6 @@ function mayAtAll(caller: Caller, route: AnyRoute): boolean {
   return caller.permissions.has(route.permission);
 }
 
-/** Everybody who must learn nothing of A. */
-function isOutsider(caller: Caller): boolean {
-  return caller.reaches === "B" || caller.reaches === "nothing";
-}
-
-/** What changes nothing can be asked at once; the server's database is another process. */
-const AT_ONCE = 8;
-
-async function together<From, To>(items: readonly From[], work: (item: From) => Promise<To>): Promise<To[]> {
-  const done: To[] = [];
-  for (let index = 0; index < items.length; index += AT_ONCE)
-    done.push(...(await Promise.all(items.slice(index, index + AT_ONCE).map(work))));
-  return done;
-}
-
-async function oneByOne<From, To>(items: readonly From[], work: (item: From) => Promise<To>): Promise<To[]> {
-  const done: To[] = [];
-  for (const item of items) done.push(await work(item));
-  return done;
-}
-
 /** A method that a known path does not take. */
 async function methodCells(stage: Stage): Promise<Cell[]> {
   const cells: Cell[] = [];
@@ -345,7 +243,7 @@ async function strangerCells(stage: Stage, callers: readonly Caller[]): Promise<
   const answers = new Set<string>();
   for (const { key } of strangers) {
     for (const route of stage.world.routes) answers.add(comparable(await stage.call(route, key, stage.params(route, "A"), "A"), ""));
-    for (const path of NOWHERE) answers.add(comparable(await stage.world.ask({ method: "GET", path, key }), ""));
+    for (const path of nowhere(stage.world.routes)) answers.add(comparable(await stage.world.ask({ method: "GET", path, key }), ""));
   }
   return [
     cell(
@@ -357,10 +255,10 @@ async function strangerCells(stage: Stage, callers: readonly Caller[]): Promise<
   ];
 }
 
-const NOWHERE = ["/admin/v1", "/admin/v1/nothing", "/admin/v1/tenants/nothing/nothing", "/v1/organization/nothing"];
-
-function cell(route: string, caller: string, what: string, faults: readonly string[]): Cell {
-  return { route, caller, what, verdict: faults.length === 0 ? "covered" : "failed", why: faults.join("; ") };
+/** Addresses with nothing at them, below each prefix that the table uses. */
+function nowhere(routes: readonly AnyRoute[]): string[] {
+  const used = PREFIXES.filter((prefix) => routes.some(({ path }) => path.startsWith(`${prefix}/`)));
+  return used.flatMap((prefix) => [prefix, `${prefix}/nothing`, `${prefix}/nothing/nothing/nothing`]);
 }
 
 function successFaults(answer: Received, route: AnyRoute): string[] {
@@ -373,31 +271,6 @@ function successFaults(answer: Received, route: AnyRoute): string[] {
     : [`the answer is not what its schema says: ${JSON.stringify(body)} holds more than ${JSON.stringify(parsed.data)}`];
 }
 
-function refusalFaults(answer: Received, status: number, code: string | null): string[] {
-  const faults = answer.status === status ? [] : [`answered ${answer.status} instead of ${status}: ${answer.text}`];
-  const envelope = envelopeOf(answer);
-  if (envelope === null) faults.push(`no error envelope: ${answer.text}`);
-  else if (code !== null && envelope.code !== code) faults.push(`code is ${envelope.code}, not ${code}`);
-  return faults;
-}
-
-function envelopeOf(answer: Received): { readonly code: string; readonly param: string | null } | null {
-  try {
-    return (JSON.parse(answer.text) as { error?: { code: string; param: string | null } }).error ?? null;
-  } catch {
-    return null;
-  }
-}
-
-/** What of A's an answer to somebody of B holds, beside what the caller itself had sent. */
-function leaks(stage: Stage, answer: Received, sent: readonly string[]): string[] {
-  const told = `${answer.text}\n${JSON.stringify(answer.headers)}`;
-  return stage
-    .secrets("A")
-    .filter((secret) => told.includes(secret) && !sent.some((each) => each.includes(secret)))
-    .map((secret) => `'${secret}' of A was told`);
-}
-
 /** As `comparable`; what a write makes is new each time. */
 function told(answer: Received, asked: string, route: AnyRoute): string {
   const text = comparable(answer, asked);
@@ -405,21 +278,3 @@ function told(answer: Received, asked: string, route: AnyRoute): string {
 }
 
 const MADE = /\\"(id|key|secret|token|value|name|email|created_at|updated_at|added_at|invited_at|expires_at)\\":(\\"[^"]*\\"|\d+)/g;
-
-/** An answer without what differs between any two answers, and with the value that was asked for blotted out. */
-function comparable({ status, headers, text }: Received, asked: string): string {
-  const kept = Object.entries(headers)
-    .filter(([name]) => !VARYING.has(name))
-    .toSorted(([left], [right]) => (left < right ? -1 : 1));
-  const body = asked === "" ? text : text.replaceAll(JSON.stringify(asked).slice(1, -1), "«asked»");
-  return JSON.stringify([status, kept, body.replace(SIGNED_NOW, "«signed now»")]);
-}
-
-/** What a checkpoint says of its tenant's trail at this moment. */
-const SIGNED_NOW = /"at":"[^"]+".*"sequence":\d+,"hash":"\w+"|"signature":"[^"]+"/g;
-
-const VARYING: ReadonlySet<string> = new Set(["x-request-id", "date", "content-length", "etag", "connection", "keep-alive"]);
-
-async function checksumOf(stage: Stage, owner: "A" | "B"): Promise<string> {
-  return stage.world.checksum(stage.thing(TENANT, owner).id as string);
-}

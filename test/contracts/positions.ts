@@ -46,7 +46,8 @@ export function positionsOf(route: AnyRoute, stage: Stage): Position[] {
 /** The call with the owner's things everywhere is tried once for the whole route. */
 const noFault = async (): Promise<null> => null;
 
-function lookalike(value: string): string {
+/** A value of the same form that was never given to anything. */
+export function lookalike(value: string): string {
   const random = randomBytes(value.length);
   const kept = UUID.test(value) ? value.length - 12 : 0;
   return value.slice(0, kept) + Array.from(value.slice(kept), (letter, index) => alike(letter, random[index] as number)).join("");
@@ -127,7 +128,7 @@ function inHeaders(route: AnyRoute): Position[] {
   ];
 }
 
-const TENANT_HEADERS = ["openai-organization", "openai-project", "x-atrium-tenant", "x-tenant-id", "x-forwarded-tenant"];
+export const TENANT_HEADERS = ["openai-organization", "openai-project", "x-atrium-tenant", "x-tenant-id", "x-forwarded-tenant"];
 
 function pathPosition(route: AnyRoute, template: string): Position {
   const parameter = leafOf(template);
@@ -171,7 +172,7 @@ async function pathProbes(stage: Stage, template: string, free: boolean, reaches
   ];
 }
 
-function flipCase(text: string): string {
+export function flipCase(text: string): string {
   const upper = text.toUpperCase();
   return upper === text ? text.toLowerCase() : upper;
 }

@@ -1,9 +1,10 @@
 import type pg from "pg";
+import { Agent, request } from "undici";
 import { type Permission, ROLES } from "../../src/domains/identity/index.ts";
 import type { AnyRoute } from "../../src/surfaces/admin/index.ts";
 import { askInProcess } from "./in-process.ts";
 import { ADMIN_KEY, type Installation } from "./installation.ts";
-import type { MatrixWorld, MintedKey, Outcast, Received, Sent } from "./stage.ts";
+import type { MatrixWorld, MintedKey, Outcast, Owner, Received, Sent, StagedModels } from "./stage.ts";
 
 /** A running installation over HTTP, with a superuser's connection to its database beside it. */
 export function worldAt(
@@ -13,8 +14,8 @@ export function worldAt(
 ): MatrixWorld {
   const adminKey = ADMIN_KEY;
   const send = (request: Sent) => overHttp(url, request);
-  const admin = async (method: string, path: string, body?: unknown): Promise<unknown> => {
-    const answer = await send({ method, path, key: adminKey, body });
+  const admin: Admin = async (method, path, body, key = adminKey) => {
+    const answer = await send({ method, path, key, body });
     if (answer.status >= 300) throw new Error(`${method} ${path} answered ${answer.status}: ${answer.text}`);
     return JSON.parse(answer.text);
   };
@@ -45,6 +46,8 @@ export function worldAt(
     controls: CONTROLS,
     madeAs: {
       "/v1/organization/projects/{project}": "/admin/v1/tenants/{tenant}/projects/{project}",
+      "/v1/projects/{project}": "/admin/v1/tenants/{tenant}/projects/{project}",
+      "/v1/projects/{project}/users/{id}": "/v1/organization/projects/{project}/users/{id}",
       "/v1/organization/users/{id}": "/admin/v1/tenants/{tenant}/members/{member}",
       "/v1/organization/projects/{project}/api_keys/{id}": "/admin/v1/tenants/{tenant}/projects/{project}/keys/{id}",
     },
@@ -64,6 +67,7 @@ export function worldAt(
         }),
       );
     },
+    models: (tenants) => stageModels(admin, tenants),
     async revoke(tenant, id) {
       await admin("DELETE", `/admin/v1/tenants/${tenant}/keys/${id}`);
     },
@@ -103,7 +107,8 @@ const CONTROLS: NonNullable<MatrixWorld["controls"]> = {
   "tenant_limits.put body scope.deployment": null,
 };
 
-type Admin = (method: string, path: string, body?: unknown) => Promise<unknown>;
+/** By the platform's bootstrap key, unless by another. */
+type Admin = (method: string, path: string, body?: unknown, key?: string) => Promise<unknown>;
 
 /** Keys that stopped, each for another reason; and one that is good, of a tenant that is suspended. */
 async function outcasts(admin: Admin): Promise<Outcast[]> {
@@ -127,8 +132,21 @@ async function outcasts(admin: Admin): Promise<Outcast[]> {
   await admin("POST", `${other}/projects/second/keys/${rotated.id}/rotate`, { grace_seconds: 0 });
   const limited = async (name: string, limits: object): Promise<MintedKey> =>
     (await admin("POST", `${other}/keys`, { name, permissions: ["tenant_admin"], ...limits })) as MintedKey;
+  const creator = await limited("creator", {});
+  const heir = (await admin("POST", "/v1/organization/admin_api_keys", { name: "heir" }, creator.key)) as { value: string };
+  const accounts = "/v1/organization/projects/second/service_accounts";
+  const account = (await admin("POST", accounts, { name: "robot" }, creator.key)) as { id: string; api_key: { value: string } };
+  await admin("DELETE", `${accounts}/${account.id}`, undefined, creator.key);
+  await admin("DELETE", `${other}/keys/${creator.id}`);
   return [
-    { name: "key for models only", key: (await limited("models-only", { routes: ["models"] })).key, refusedWith: "permission_denied" },
+    { name: "key of a removed service account", key: account.api_key.value, refusedWith: "invalid_api_key" },
+    { name: "key whose creator was revoked", key: heir.value, refusedWith: "invalid_api_key" },
+    {
+      name: "key for models only",
+      key: (await limited("models-only", { routes: ["models"] })).key,
+      refusedWith: "permission_denied",
+      isFor: "models",
+    },
     {
       name: "key for another network",
       key: (await limited("elsewhere", { ip_ranges: ["203.0.113.0/24"] })).key,
@@ -139,6 +157,36 @@ async function outcasts(admin: Admin): Promise<Outcast[]> {
     { name: "key of an archived project", key: ofProject.key, refusedWith: "invalid_api_key" },
     { name: "key that was replaced", key: rotated.key, refusedWith: "expired_api_key" },
   ];
+}
+
+async function stageModels(admin: Admin, tenants: Readonly<Record<Owner, string>>): Promise<StagedModels> {
+  for (const above of ["/admin/v1", `/admin/v1/tenants/${tenants.A}`, `/admin/v1/tenants/${tenants.B}`]) await endLimits(admin, above);
+  const put = async (name: string, served = true): Promise<string> => {
+    const { id } = (await admin("PUT", `/admin/v1/models/${name}`, {})) as { id: string };
+    const deployment = { provider: "simulated", upstream_model: "simulated", price: "free", options: { output_tokens: 3 } };
+    if (served) await admin("PUT", `/admin/v1/models/${name}/deployments/only`, deployment);
+    return id;
+  };
+  const grant = (owner: Owner, name: string) => admin("PUT", `/admin/v1/tenants/${tenants[owner]}/grants/${name}`, {});
+  const named = (what: string) => `Matrix-Cell-${what}`;
+  const own = { A: named("of-a"), B: named("of-b") };
+  const ids = { A: await put(own.A), B: await put(own.B) };
+  const [ungranted, withdrawn, deleted, empty] = [named("ungranted"), named("withdrawn"), named("deleted"), named("empty")];
+  for (const name of [ungranted, withdrawn, deleted]) await put(name);
+  await put(empty, false);
+  await grant("A", own.A);
+  for (const name of [own.B, withdrawn, deleted, empty]) await grant("B", name);
+  await admin("DELETE", `/admin/v1/tenants/${tenants.B}/grants/${withdrawn}`);
+  await admin("DELETE", `/admin/v1/models/${deleted}`);
+  const bounds = { name: "for-another-model", permissions: ["developer"], models: [empty] };
+  const { key } = (await admin("POST", `/admin/v1/tenants/${tenants.B}/keys`, bounds)) as MintedKey;
+  return { own, ids, ungranted, withdrawn, deleted, keyForAnother: key };
+}
+
+/** More calls are made than the limits of the examples let pass. */
+async function endLimits(admin: Admin, above: string): Promise<void> {
+  const { data } = (await admin("GET", `${above}/limits?limit=100`)) as { data: { name: string }[] };
+  for (const { name } of data) await admin("DELETE", `${above}/limits/${name}`);
 }
 
 /** Reports, made to name everything they can; over a time that does not move between two answers. */
@@ -165,8 +213,9 @@ function startOfToday(): number {
 
 async function overHttp(url: string, { method, path, key, headers, body, raw }: Sent): Promise<Received> {
   const payload = raw ?? (body === undefined ? null : JSON.stringify(body));
-  const answer = await fetch(url + path, {
+  const answer = await request(url + path, {
     method,
+    dispatcher: CONNECTIONS,
     headers: {
       ...(key === null ? {} : { authorization: `Bearer ${key}` }),
       ...(body === undefined ? {} : { "content-type": "application/json" }),
@@ -174,8 +223,12 @@ async function overHttp(url: string, { method, path, key, headers, body, raw }: 
     },
     body: method === "GET" ? null : payload,
   });
-  return { status: answer.status, headers: Object.fromEntries(answer.headers), text: await answer.text() };
+  const received = Object.entries(answer.headers).map(([name, value]) => [name, String(value)] as const);
+  return { status: answer.statusCode, headers: Object.fromEntries(received), text: await answer.body.text() };
 }
+
+/** Kept open between requests. */
+const CONNECTIONS = new Agent({ connections: 8 });
 
 /** Digests every row of a tenant, of every table, and the row that describes it. */
 function createChecksum(client: pg.Client): (tenant: string) => Promise<string> {

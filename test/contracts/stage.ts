@@ -35,8 +35,24 @@ export interface MatrixWorld {
   readonly madeAs?: Readonly<Record<string, string>>;
   /** Added to the query of the route's example, to make it show as much as it can. */
   query?(route: AnyRoute): Readonly<Record<string, string>>;
+  /** The models to be called; absent where there are no endpoints for that. */
+  models?(tenants: Readonly<Record<Owner, string>>): Promise<StagedModels>;
   /** Leaves the traces that only calls leave (usage), for both owners, with each one's canary in them. */
   call?(tenant: string, canary: string): Promise<void>;
+}
+
+/** Models by name, for the callers of two tenants. */
+export interface StagedModels {
+  readonly own: Readonly<Record<Owner, string>>;
+  /** The id of each owner's. */
+  readonly ids: Readonly<Record<Owner, string>>;
+  /** There is one of the name, granted to nobody. */
+  readonly ungranted: string;
+  /** Granted to B once. */
+  readonly withdrawn: string;
+  readonly deleted: string;
+  /** A key of B's that is for another model of B's only. */
+  readonly keyForAnother: string;
 }
 
 export interface MintedKey {
@@ -49,6 +65,8 @@ export interface Outcast {
   readonly key: string;
   /** The code it is refused with whatever it asks for; null where it is known, of a tenant that is suspended. */
   readonly refusedWith: string | null;
+  /** The one family of endpoints where it is not refused so. */
+  readonly isFor?: "models";
 }
 
 export interface Sent {
@@ -85,6 +103,10 @@ export class Stage {
   readonly #siblings = new Map<string, Promise<Thing>>();
   readonly #admins = new Map<Owner, string>();
   readonly #tenants = new Map<string, boolean>();
+  /** What nobody made: it was there. */
+  readonly #found = new Set<string>();
+  /** Of which there is one at a place: another one made is the same. */
+  readonly #single = new Set<string>();
   /** The path that makes a tenant's thing of a kind. */
   readonly #upserts: ReadonlyMap<string, string>;
   #made = 0;
@@ -98,11 +120,16 @@ export class Stage {
     for (const owner of ["A", "B"] as const) {
       for (const template of ordered) {
         if (isOwn(template) && !stage.#admins.has(owner)) await stage.#engageAdmin(owner);
-        stage.#things.set(place(owner, template), await stage.#make(template, owner, stage.#usualName(template, owner)));
+        await stage.#put(template, owner);
       }
     }
     for (const owner of ["A", "B"] as const) await world.call?.(handleOf(stage.thing(TENANT, owner)), stage.canary(owner));
     return stage;
+  }
+
+  async #put(template: string, owner: Owner): Promise<void> {
+    if (this.#things.has(place(owner, template))) return;
+    this.#things.set(place(owner, template), await this.#make(template, owner, this.#usualName(template, owner)));
   }
 
   private constructor(world: MatrixWorld) {
@@ -150,20 +177,41 @@ export class Stage {
   /** As `params`, but an upsert is of a thing that nothing else needs, where the kind's names are free. */
   besides(route: AnyRoute, owner: Owner): Record<string, string> {
     const isFree = route.method === "PUT" && route.path.endsWith("}") && !this.isShared(route.path);
-    return { ...this.params(route, owner), ...(isFree ? { [leafOf(route.path)]: `beside-${this.#run}` } : {}) };
+    return { ...this.params(route, owner), ...(isFree ? { [leafOf(route.path)]: nameLike(route, `beside-${this.#run}`) } : {}) };
   }
 
   /** As `params`, but the last thing named is one that nothing else needs, so that the call may consume it. */
   async freshParams(route: AnyRoute, owner: Owner): Promise<Record<string, string>> {
     const last = templatesOf(route.path).at(-1);
-    if (last === undefined || !consumes(route, this.world.routes)) return this.params(route, owner);
-    return { ...this.params(route, owner), [leafOf(last)]: handleOf(await this.fresh(last, owner)) };
+    const isOfOne = last !== undefined && consumes(route, this.world.routes);
+    const params = isOfOne
+      ? { ...this.params(route, owner), [leafOf(last)]: handleOf(await this.fresh(last, owner)) }
+      : this.params(route, owner);
+    await this.#setSingle(route, params, owner);
+    return params;
+  }
+
+  /** What there is one of, without a name (`…/spend_limit`), is set, so that it can be read or ended. */
+  async #setSingle(route: AnyRoute, params: Readonly<Record<string, string>>, owner: Owner): Promise<void> {
+    const at = (method: AnyRoute["method"]) => this.world.routes.find((each) => each.method === method && each.path === route.path);
+    const [set, end] = [at("POST"), at("DELETE")];
+    if (route.path.endsWith("}") || set === undefined || end === undefined || route === set) return;
+    const answer = await this.call(set, this.adminKey(set, owner), params, owner);
+    if (answer.status !== 200) throw new Error(`${set.id} answered ${answer.status}: ${answer.text}`);
   }
 
   /** A further thing of a kind beside the one on stage; that one, made again, where the kind's names are not free (a grant of a model). */
   async fresh(template: string, owner: Owner): Promise<Thing> {
     const scratch = await this.#attempt(template, owner, `scratch-${++this.#made}-${this.#run}`);
-    return scratch instanceof Error ? this.#make(template, owner, this.#usualName(template, owner)) : scratch;
+    const made = scratch instanceof Error ? await this.#make(template, owner, this.#usualName(template, owner)) : scratch;
+    if (handleOf(made) === handleOf(this.thing(template, owner))) this.#single.add(template);
+    return made;
+  }
+
+  /** After a route's probes: what it deleted of the stage itself, for want of another of the kind, is made again. */
+  async mend(route: AnyRoute): Promise<void> {
+    if (route.method !== "DELETE" || !this.#single.has(route.path)) return;
+    for (const owner of ["A", "B"] as const) await this.#make(route.path, owner, this.#usualName(route.path, owner));
   }
 
   /** B's thing that was made and deleted; null for a kind that cannot be deleted. Made once. */
@@ -254,7 +302,17 @@ export class Stage {
     const own = [...this.#things]
       .filter(([key]) => key.startsWith(`${owner} `) && this.isTenants(key.slice(owner.length + 1)))
       .flatMap(([, { id, name }]) => [id, name]);
-    return [...own, this.canary(owner)].filter((secret) => secret !== null);
+    const others = new Set(this.things(owner === "A" ? "B" : "A").flatMap(({ id, name }) => [id, name]));
+    return [...own, this.canary(owner)].filter((secret) => secret !== null && !others.has(secret)) as string[];
+  }
+
+  tenantNames(): Record<Owner, string> {
+    return { A: handleOf(this.thing(TENANT, "A")), B: handleOf(this.thing(TENANT, "B")) };
+  }
+
+  /** Of every row that is the owner's. */
+  checksum(owner: Owner): Promise<string> {
+    return this.world.checksum(this.thing(TENANT, owner).id as string);
   }
 
   async #make(template: string, owner: Owner, name: string): Promise<Thing> {
@@ -268,11 +326,11 @@ export class Stage {
     if (elsewhere !== undefined) return this.#madeElsewhere(elsewhere, template, owner, name);
     const put = this.world.routes.find((route) => route.method === "PUT" && route.path === template);
     const route = put ?? this.world.routes.find((each) => each.method === "POST" && each.path === collectionOf(template));
-    if (route === undefined) return new Error(`no route makes ${template}`);
+    if (route === undefined) return this.#listed(template, owner);
     const parents = Object.fromEntries(
       templatesOf(collectionOf(template)).map((parent) => [leafOf(parent), handleOf(this.thing(parent, owner))]),
     );
-    const named = (route.example.params[leafOf(template)] ?? "").includes("@") && !name.includes("@") ? `${name}@example.com` : name;
+    const named = nameLike(route, name, leafOf(template));
     const answer = await this.call(
       route,
       await this.#makerKey(route, owner),
@@ -282,12 +340,26 @@ export class Stage {
     if (answer.status >= 300)
       return new Error(`the example of ${route.id} answered ${answer.status} on an installation where its parents exist: ${answer.text}`);
     const { id } = JSON.parse(answer.text) as { id?: string };
-    return { id: id ?? null, name: put === undefined ? null : named };
+    // What is assigned (a role) is named by what it is, which the answer holds further in.
+    return put === undefined && id === undefined
+      ? this.#listed(template, owner)
+      : { id: id ?? null, name: put === undefined ? null : named };
+  }
+
+  /** What nobody makes is there by itself. */
+  async #listed(template: string, owner: Owner): Promise<Thing | Error> {
+    const list = this.world.routes.find((route) => route.method === "GET" && route.path === collectionOf(template));
+    if (list === undefined) return new Error(`no route makes ${template}`);
+    this.#found.add(template);
+    const answer = await this.call(list, this.adminKey(list, owner), this.params(list, owner), owner);
+    const [first] = (JSON.parse(answer.text) as { data?: { id: string }[] }).data ?? [];
+    return first === undefined ? new Error(`${list.id} lists nothing: ${answer.text}`) : { id: first.id, name: null };
   }
 
   /** The same thing under another address, known there by its id. */
   async #madeElsewhere(elsewhere: string, template: string, owner: Owner, name: string): Promise<Thing | Error> {
     const isUsual = name === this.#usualName(template, owner);
+    if (isUsual) await this.#put(elsewhere, owner);
     const made = isUsual ? this.thing(elsewhere, owner) : await this.#attempt(elsewhere, owner, name);
     return made instanceof Error ? made : { id: made.id, name: null };
   }
@@ -300,16 +372,22 @@ export class Stage {
       : (route.example.params[leafOf(template)] as string);
   }
 
-  /** What a tenant's path names there is the platform's, the same for all (the model of a grant). */
+  /** What a tenant's path names there is the platform's, the same for all (the model of a grant, a role). */
   isShared(template: string): boolean {
-    return template.includes("{tenant}") && !this.isTenants(template);
+    return (template.includes("{tenant}") || isOwn(template)) && !this.isTenants(template);
   }
 
   /** Whether each tenant has its own of the kind. */
   isTenants(template: string): boolean {
     const known = this.#tenants.get(template) ?? this.#isTenants(template);
     this.#tenants.set(template, known);
-    return known;
+    return known && !this.#isOfBoth(template);
+  }
+
+  /** Both owners found the very same: it is the installation's. */
+  #isOfBoth(template: string): boolean {
+    const [ofA, ofB] = (["A", "B"] as const).map((owner) => this.#things.get(place(owner, template)));
+    return this.#found.has(template) && ofA !== undefined && ofB !== undefined && handleOf(ofA) === handleOf(ofB);
   }
 
   #isTenants(template: string): boolean {
@@ -380,6 +458,11 @@ export function handleOf(thing: Thing): string {
 
 export function pathFor(route: AnyRoute, params: Readonly<Record<string, string>>): string {
   return route.path.replaceAll(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(params[name] ?? ""));
+}
+
+/** The name as the route wants it at its last parameter, or at this one: an address where its example is one. */
+function nameLike(route: AnyRoute, name: string, parameter = leafOf(route.path)): string {
+  return (route.example.params[parameter] ?? "").includes("@") && !name.includes("@") ? `${name}@example.com` : name;
 }
 
 /** A deletion, or an action upon the last thing named (`…/keys/{id}/rotate`). */

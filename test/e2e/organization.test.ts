@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import OpenAI, { AuthenticationError, NotFoundError, PermissionDeniedError } from "openai";
+import OpenAI, { APIError, AuthenticationError, NotFoundError, PermissionDeniedError } from "openai";
 import { type AtriumProcess, createModel, createTenancy, removeData, startAtriumProcess, type Tenancy } from "../support/atrium.ts";
 
 // OpenAI's Admin API by its official SDK, a tenant administering itself, over a real server process.
@@ -170,17 +170,115 @@ test("users are invited, known by their address, given roles in words of OpenAI'
   await assert.rejects(ours.users.retrieve(ada.id), missing);
 });
 
-test("roles are listed with what they may do, the platform's not among them", async () => {
+test("roles are listed and read with what they may do, the platform's not among them, and nobody makes, changes or ends one", async () => {
   const roles = (await ours.roles.list({ limit: 100 })).data;
   assert.deepEqual(
     roles.map((role) => role.id),
     ["auditor", "data_scientist", "developer", "finance", "reviewer", "tenant_admin"],
   );
   assert.ok(roles.every((role) => role.predefined_role && role.permissions.every((permission) => !permission.startsWith("platform:"))));
-  const paged: string[] = [];
-  for await (const role of ours.roles.list({ limit: 2 })) paged.push(role.id);
-  assert.equal(paged.length, roles.length);
+  for (const order of ["asc", "desc"] as const) {
+    const paged: string[] = [];
+    for await (const role of ours.roles.list({ limit: 4, order })) paged.push(role.id);
+    assert.deepEqual(paged, order === "asc" ? roles.map(({ id }) => id) : roles.map(({ id }) => id).toReversed());
+  }
   await assert.rejects(ours.roles.list({ after: "nothing" }), /400/);
+  assert.deepEqual(await ours.roles.retrieve("finance"), roles[3]);
+  await assert.rejects(ours.roles.retrieve("platform_admin"), missing);
+
+  const project = await ours.projects.create({ name: "With roles" });
+  const inProject = (await ours.projects.roles.list(project.id)).data;
+  assert.deepEqual(
+    inProject.map((role) => role.id),
+    roles.map((role) => role.id),
+  );
+  const admin = await ours.projects.roles.retrieve("tenant_admin", { project_id: project.id });
+  assert.deepEqual([admin.resource_type, admin.permissions], ["api.project", ["models:call", "usage:read"]]);
+  await hidden((organization, id) => organization.projects.roles.list(id), project.id);
+
+  const changes = [
+    ["GET", () => ours.roles.create({ role_name: "Mine", permissions: ["models:call"] })],
+    ["GET", () => ours.roles.update("finance", { role_name: "Mine" })],
+    ["GET", () => ours.roles.delete("finance")],
+    ["GET", () => ours.projects.roles.create(project.id, { role_name: "Mine", permissions: ["models:call"] })],
+    ["GET", () => ours.projects.roles.delete("finance", { project_id: project.id })],
+  ] as const;
+  for (const [allow, change] of changes)
+    await assert.rejects(change(), (thrown) => {
+      assert.ok(thrown instanceof APIError);
+      assert.deepEqual([thrown.status, thrown.code, thrown.headers?.get("allow")], [405, "method_not_allowed", allow]);
+      return true;
+    });
+});
+
+test("a user is given roles and loses them one by one, over the organization and in a project, never above what the giver holds, each with an audit row", async () => {
+  await atrium.admin("PUT", "tenants/acme/members/lin@example.com", { roles: ["developer"] });
+  const [lin] = (await ours.users.list({ emails: ["lin@example.com"] })).data;
+  const user_id = lin?.id ?? "";
+  const held = async () => (await ours.users.roles.list(user_id)).data.map(({ id }) => id);
+  const acts = async () => {
+    const { data } = (await atrium.admin("GET", "tenants/acme/audit?limit=100")) as { data: { action: string; target: string }[] };
+    return data.filter(({ action, target }) => /^(project_)?member\.put$/.test(action) && target === user_id).length;
+  };
+  const before = await acts();
+
+  const given = await ours.users.roles.create(user_id, { role_id: "finance" });
+  assert.deepEqual([given.object, given.role, given.user.id], ["user.role", await ours.roles.retrieve("finance"), user_id]);
+  await ours.users.roles.create(user_id, { role_id: "finance" });
+  assert.deepEqual(await held(), ["developer", "finance"]);
+  const paged: string[] = [];
+  for await (const role of ours.users.roles.list(user_id, { limit: 1, order: "desc" })) paged.push(role.id);
+  assert.deepEqual(paged, ["finance", "developer"]);
+  const finance = await ours.users.roles.retrieve("finance", { user_id });
+  assert.deepEqual([finance.name, finance.predefined_role, finance.assignment_sources], ["finance", true, null]);
+  assert.deepEqual(await ours.users.roles.delete("finance", { user_id }), { object: "user.role.deleted", deleted: true });
+  assert.deepEqual(await held(), ["developer"]);
+  await assert.rejects(ours.users.roles.retrieve("finance", { user_id }), missing);
+  await assert.rejects(ours.users.roles.delete("finance", { user_id }), missing);
+  for (const wrong of ["platform_admin", "nothing", "owner"])
+    await assert.rejects(ours.users.roles.create(user_id, { role_id: wrong }), /400/);
+  assert.equal(await acts(), before + 3);
+
+  const project = await ours.projects.create({ name: "With roles in it" });
+  const params = { project_id: project.id, user_id };
+  const assign = (role_id: string) => ours.projects.users.roles.create(user_id, { project_id: project.id, role_id });
+  await assert.rejects(assign("developer"), missing, "who is not in the project has no role in it");
+  await ours.projects.users.create(project.id, { user_id, role: "member" });
+  assert.equal((await assign("reviewer")).user.projects?.data[0]?.id, project.id);
+  const inProject = (await ours.projects.users.roles.list(user_id, { project_id: project.id })).data;
+  assert.deepEqual(
+    inProject.map(({ id, resource_type }) => [id, resource_type]),
+    [
+      ["developer", "api.project"],
+      ["reviewer", "api.project"],
+    ],
+  );
+  assert.deepEqual((await ours.projects.users.roles.retrieve("developer", params)).permissions, ["models:call", "usage:read"]);
+  assert.equal((await ours.projects.users.roles.delete("developer", params)).deleted, true);
+  await assert.rejects(ours.projects.users.roles.retrieve("developer", params), missing);
+  assert.equal(await acts(), before + 6);
+
+  await hidden((organization, id) => organization.users.roles.list(id), user_id);
+  await hidden((organization, id) => organization.users.roles.create(id, { role_id: "reviewer" }), user_id);
+  await hidden((organization, id) => organization.users.roles.delete("developer", { user_id: id }), user_id);
+  await hidden((organization, id) => organization.projects.users.roles.list(id, { project_id: project.id }), user_id);
+  await hidden(
+    (organization, id) => organization.projects.users.roles.delete("reviewer", { project_id: project.id, user_id: id }),
+    user_id,
+  );
+
+  const lesser = client(
+    await keyOf(acme, { permissions: ["members:read", "members:write", "models:call", "usage:read", "projects:read"] }),
+  );
+  const { users, projects } = lesser.admin.organization;
+  await users.roles.create(user_id, { role_id: "reviewer" });
+  for (const role_id of ["tenant_admin", "auditor", "finance"])
+    await assert.rejects(users.roles.create(user_id, { role_id }), denied, role_id);
+  await projects.users.roles.create(user_id, { project_id: project.id, role_id: "tenant_admin" });
+  await ours.users.roles.create(user_id, { role_id: "tenant_admin" });
+  await assert.rejects(users.roles.delete("tenant_admin", { user_id }), denied, "who holds more is not its to change");
+  await assert.rejects(projects.users.roles.delete("reviewer", params), denied);
+  assert.deepEqual(await held(), ["developer", "reviewer", "tenant_admin"]);
 });
 
 test("admin keys administer the organization until they are deleted, and what they made ends with them", async () => {

@@ -3,6 +3,7 @@ import { after, before, test } from "node:test";
 import Anthropic from "@anthropic-ai/sdk";
 import OpenAI, { APIError } from "openai";
 import { type AtriumProcess, createModel, createTenancy, removeData, startAtriumProcess, type Tenancy } from "../support/atrium.ts";
+import { startIdentityProvider } from "../support/identity-provider.ts";
 
 // Who loses the right to a call in flight, over a real server process: the stream is cut within a second, and is no success.
 
@@ -13,7 +14,7 @@ const WITHIN_MS = 1_000;
 let atrium: AtriumProcess;
 
 before(async () => {
-  atrium = await startAtriumProcess();
+  atrium = await startAtriumProcess({ environment: { ATRIUM_EGRESS_ALLOW: "127.0.0.0/8" } });
   const options = { output_tokens: OUTPUT_TOKENS, per_token_ms: 10 };
   await createModel(atrium, {
     model: MODEL,
@@ -150,6 +151,70 @@ test("the streams of a revoked key are cut, and of a key whose creator is revoke
 
   const child = await ours.adminAPIKeys.create({ name: "made by the key" });
   waits.push(...(await cut(child.value, () => atrium.admin("DELETE", `${at}/keys/${admin.id}`), "invalid_api_key")));
+  t.diagnostic(`cut after ${waits.map((wait) => wait.toFixed(0)).join(", ")} ms`);
+});
+
+/** That a new call is refused for want of the permission, within a second of now, by each dialect. */
+async function refusedSoon(key: string): Promise<void> {
+  const from = performance.now();
+  for (const start of Object.values(DIALECTS))
+    await assert.rejects(start(key), (thrown) => {
+      assert.equal((thrown as APIError).status, 403);
+      assert.equal(wordOf(thrown), "permission_denied");
+      return true;
+    });
+  assert.ok(performance.now() - from < WITHIN_MS);
+}
+
+async function organizationOf(tenant: string): Promise<OpenAI.Admin.Organization> {
+  const { key } = (await atrium.admin("POST", `tenants/${tenant}/keys`, { permissions: ["tenant_admin"] })) as { key: string };
+  return new OpenAI({ baseURL: `${atrium.url}/v1`, adminAPIKey: key, maxRetries: 0 }).admin.organization;
+}
+
+test("a service account whose role is lowered below calling models has its streams cut and its calls refused, until the role is given back", async (t) => {
+  const { tenant, project } = await tenancy();
+  const { projects } = await organizationOf(tenant);
+  const { id, api_key: made } = await projects.serviceAccounts.create(project, { name: "robot" });
+  const key = made?.value ?? "";
+  const become = (role: string) => projects.serviceAccounts.update(id, { project_id: project, role: role as "member" });
+  const waits = await cut(key, () => become("reviewer"), "permission_denied");
+  t.diagnostic(`cut after ${waits.map((wait) => wait.toFixed(0)).join(" and ")} ms`);
+  await refusedSoon(key);
+  await become("member");
+  const running = await (DIALECTS["openai"] as (key: string) => Promise<Running>)(key);
+  await projects.serviceAccounts.delete(id, { project_id: project });
+  assert.equal(wordOf(await running.ended), "invalid_api_key");
+});
+
+test("a member who loses the role has the streams cut that it began with its own token, and those of a key that it made", async (t) => {
+  const { tenant, project } = await tenancy();
+  const idp = await startIdentityProvider(t, () => []);
+  const audiences = ["https://atrium.test"];
+  const provider = { issuer: idp.issuer, client_id: "atrium", client_secret: "client-secret-canary", audiences, project_claim: "project" };
+  await atrium.admin("PUT", `tenants/${tenant}/identity_providers/idp`, { display_name: "People", ...provider });
+  const organization = await organizationOf(tenant);
+  const { users, projects } = organization;
+  const email = "ada@example.com";
+  const roles = ["tenant_admin", "auditor"];
+  await atrium.admin("PUT", `tenants/${tenant}/members/${email}`, { roles, projects: [{ project, roles: ["developer", "reviewer"] }] });
+  const [ada] = (await users.list({ emails: [email] })).data;
+  const claims = { sub: "ada", aud: audiences[0], email, email_verified: true };
+  const [above, inProject] = [await idp.token(claims), await idp.token({ ...claims, project })];
+  const own = new OpenAI({ baseURL: `${atrium.url}/v1`, adminAPIKey: above, maxRetries: 0 }).admin.organization;
+  const { value: made } = await own.adminAPIKeys.create({ name: "made by a member" });
+
+  const [streamOfKey, streamInProject] = await Promise.all(
+    [made, inProject].map((key) => (DIALECTS["anthropic"] as (key: string) => Promise<Running>)(key)),
+  );
+  const waits = await cut(above, () => users.roles.delete("tenant_admin", { user_id: ada?.id ?? "" }), "permission_denied");
+  assert.equal(wordOf(await streamOfKey?.ended), "permission_denied", "what it made has what it has");
+  await refusedSoon(above);
+  await refusedSoon(made);
+
+  const params = { project_id: project, user_id: ada?.id ?? "" };
+  waits.push(...(await cut(inProject, () => projects.users.roles.delete("developer", params), "permission_denied")));
+  assert.equal(wordOf(await streamInProject?.ended), "permission_denied");
+  await refusedSoon(inProject);
   t.diagnostic(`cut after ${waits.map((wait) => wait.toFixed(0)).join(", ")} ms`);
 });
 

@@ -94,6 +94,8 @@ export interface MemberVerbs {
     ifMatch: number | null,
   ): Promise<Written<MemberView>>;
   get(tx: TenantTransaction, allowed: ReadMembers, emailOrId: string): Promise<{ view: MemberView; revision: number }>;
+  /** As `get`, and nobody else changes the member, or its roles in a project, before this transaction ends. */
+  getToChange(tx: TenantTransaction, allowed: WriteMembers, emailOrId: string): Promise<MemberView>;
   list(tx: TenantTransaction, allowed: ReadMembers, page: ListQuery, emails?: readonly string[]): Promise<Page<MemberView>>;
   /** What it created ends with it. Returns the member as it was. */
   remove(tx: TenantTransaction, allowed: WriteMembers, emailOrId: string, ifMatch: number | null): Promise<MemberView>;
@@ -127,6 +129,12 @@ export function createMemberVerbs(needs: MemberVerbsNeeds): MemberVerbs {
       const row = existing(await people.find(tx, emailOrId, false));
       const [view] = await people.views(tx, [row]);
       return { view: view as MemberView, revision: row.revision };
+    },
+
+    async getToChange(tx, _allowed, emailOrId) {
+      const { id } = existing(await people.find(tx, emailOrId, true));
+      const [view] = await people.views(tx, [existing(await people.find(tx, id, true))]);
+      return view as MemberView;
     },
 
     async list(tx, _allowed, page, emails) {

@@ -7,7 +7,7 @@ export const ROUTE_FAMILIES = {
   "chat.completions": "`POST /v1/chat/completions`",
   messages: "`POST /v1/messages` and `/v1/messages/count_tokens`",
   models: "`GET /v1/models`",
-  organization: "`/v1/organization/…`",
+  organization: "`/v1/organization/…` and `/v1/projects/…`",
   admin: "`/admin/v1/…`",
   metrics: "`GET /metrics`",
   console: "`/console`",

@@ -10,6 +10,7 @@ import type { MemberVerbs } from "./members.ts";
 import type { Proofs } from "./model.ts";
 import { inviteRoutes } from "./organization/invites.ts";
 import { organizationKeyRoutes, type OrganizationKeysNeeds } from "./organization/keys.ts";
+import { roleRoutes } from "./organization/role-routes.ts";
 import { serviceAccountRoutes, type ServiceAccountRoutesNeeds } from "./organization/service-accounts.ts";
 import { userRoutes } from "./organization/users.ts";
 import { parseNetwork, ROUTE_FAMILIES, type RouteFamily } from "./origin.ts";
@@ -29,6 +30,7 @@ export function identityRoutes(needs: IdentityRoutesNeeds) {
     ...allKeyRoutes(needs),
     ...memberRoutes(needs.members),
     ...userRoutes(needs),
+    ...roleRoutes(needs),
     ...inviteRoutes(needs.invitations),
     ...organizationKeyRoutes(needs),
     ...serviceAccountRoutes(needs),

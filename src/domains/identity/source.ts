@@ -147,7 +147,8 @@ function sharedSet(names: readonly string[], place: KeyPlace): ReadonlySet<Permi
   let permissions = shared.get(key);
   if (permissions === undefined) {
     permissions = permissionsInPlace(names, place);
-    if (shared.size < MAX_SHARED_SETS) shared.set(key, permissions);
+    if (shared.size >= MAX_SHARED_SETS) shared.clear();
+    shared.set(key, permissions);
   }
   return permissions;
 }

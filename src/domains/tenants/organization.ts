@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { routeBuilder } from "../../kernel/route.ts";
 import type { TenantTransaction } from "../../storage/database/index.ts";
-import { listQuery, NO_QUERY, pathPart, unixSeconds } from "../../storage/snapshot/index.ts";
+import { listObject, listQuery, NO_QUERY, pathPart, toListObject, unixSeconds } from "../../storage/snapshot/index.ts";
 import type { Proofs } from "../identity/index.ts";
 import type { ProjectVerbs, ProjectView } from "./service.ts";
 
@@ -37,20 +37,12 @@ export function organizationProjectRoutes(projects: ProjectVerbs) {
       params: z.strictObject({}),
       query: listQuery.extend({ include_archived: z.enum(["true", "false"]).default("false") }),
       body: null,
-      result: z.object({
-        object: z.literal("list"),
-        data: z.array(project),
-        first_id: z.string().nullable(),
-        last_id: z.string().nullable(),
-        has_more: z.boolean(),
-      }),
+      result: listObject(project),
       example: { params: {} },
       audit: null,
-      handler: async ({ allowed, transaction, query }) => {
-        const page = await projects.list(transaction, allowed, query, query.include_archived === "true");
-        const data = page.data.map(projectOf);
-        return { body: { object: "list" as const, data, first_id: data[0]?.id ?? null, last_id: page.last_id, has_more: page.has_more } };
-      },
+      handler: async ({ allowed, transaction, query }) => ({
+        body: toListObject(await projects.list(transaction, allowed, query, query.include_archived === "true"), projectOf),
+      }),
     }),
     route({
       id: "organization_projects.get",

@@ -1,4 +1,5 @@
-import { isRole, PERMISSIONS, ROLES, type Role } from "../permissions.ts";
+import { permissionsInPlace } from "../decide.ts";
+import { isRole, type Permission, PERMISSIONS, ROLES, type Role } from "../permissions.ts";
 
 // OpenAI's words for roles and ours. `owner` of an organization is our tenant_admin, `reader` is whoever is not; in a project
 // `owner` is tenant_admin as far as a project goes, `member` a developer. Where a role may be given, our own names are taken as well.
@@ -27,18 +28,25 @@ export function projectRoles(word: string): string[] {
 
 const ADMIN = "tenant_admin" satisfies Role;
 
-/** As `GET /v1/organization/roles` lists them; a tenant cannot change them. */
-export function roleList() {
-  return Object.keys(ROLES)
-    .filter(isRole)
-    .filter((role) => (ROLES[role] as readonly string[]).every((permission) => !permission.startsWith("platform:")))
-    .map((role) => ({
-      id: role,
-      object: "role" as const,
-      name: role,
-      description: (ROLES[role] as readonly (keyof typeof PERMISSIONS)[]).map((permission) => PERMISSIONS[permission]).join(" "),
-      permissions: [...ROLES[role]],
-      predefined_role: true,
-      resource_type: "api.organization",
-    }));
+/** The roles of the installation that a tenant can give, by name; the platform's own are none of them. */
+export const TENANT_ROLES = Object.keys(ROLES)
+  .filter(isRole)
+  .filter((role) => !permissionsOf(role).some((permission) => permission.startsWith("platform:")))
+  .toSorted();
+
+/** A role as OpenAI's Admin API shows it, with what it permits where it is held. */
+export function roleView(role: Role, place: "tenant" | "project") {
+  const permissions = [...permissionsInPlace([role], place)];
+  return {
+    id: role,
+    name: role,
+    description: permissions.map((permission) => PERMISSIONS[permission]).join(" "),
+    permissions,
+    predefined_role: true,
+    resource_type: place === "tenant" ? "api.organization" : "api.project",
+  };
+}
+
+function permissionsOf(role: Role): readonly Permission[] {
+  return ROLES[role];
 }

@@ -1,22 +1,9 @@
 import { z } from "zod";
-import { type Page, unixSeconds } from "../../../storage/snapshot/index.ts";
+import { unixSeconds } from "../../../storage/snapshot/index.ts";
 
 // What the shapes of OpenAI's Admin API share (node_modules/openai/resources/admin/organization/*.d.ts).
 
-export function listOf<Item extends z.ZodType>(item: Item) {
-  return z.object({
-    object: z.literal("list"),
-    data: z.array(item),
-    first_id: z.string().nullable(),
-    last_id: z.string().nullable(),
-    has_more: z.boolean(),
-  });
-}
-
-export function listPage<View, Item extends { readonly id: string }>(page: Page<View>, render: (view: View) => Item) {
-  const data = page.data.map(render);
-  return { object: "list" as const, data, first_id: data[0]?.id ?? null, last_id: page.last_id, has_more: page.has_more };
-}
+export { listObject as listOf, toListObject as listPage } from "../../../storage/snapshot/index.ts";
 
 export function deletedResult<Name extends string>(object: Name) {
   return z.object({ id: z.string(), object: z.literal(object), deleted: z.literal(true) });

@@ -5,7 +5,7 @@ import type { TenantTransaction } from "../../../storage/database/index.ts";
 import { listQuery, NO_QUERY, pathPart, unixSeconds } from "../../../storage/snapshot/index.ts";
 import type { MemberVerbs, MemberVerbsNeeds, MemberView, ProjectMemberView } from "../members.ts";
 import type { Proofs } from "../model.ts";
-import { organizationRole, organizationRoles, projectRole, projectRoles, roleList } from "./roles.ts";
+import { organizationRole, organizationRoles, projectRole, projectRoles } from "./roles.ts";
 import { deletedResult, listOf, listPage, roleWord } from "./shapes.ts";
 
 export interface UserRoutesNeeds {
@@ -13,9 +13,9 @@ export interface UserRoutesNeeds {
   readonly projectOf: MemberVerbsNeeds["projectOf"];
 }
 
-/** `/v1/organization/users`, `…/projects/{project}/users` and `…/roles`: a tenant's people, as OpenAI's Admin API has them. */
+/** `/v1/organization/users` and `…/projects/{project}/users`: a tenant's people, as OpenAI's Admin API has them. */
 export function userRoutes(needs: UserRoutesNeeds) {
-  return [...organizationUsers(needs), ...projectUsers(needs), roles];
+  return [...organizationUsers(needs), ...projectUsers(needs)];
 }
 
 function organizationUsers({ members }: UserRoutesNeeds) {
@@ -67,7 +67,7 @@ function organizationUsers({ members }: UserRoutesNeeds) {
       example: { ...userExample, body: { role: "owner" } },
       audit: { action: "member.put" },
       handler: async ({ allowed, transaction, params, body }) => {
-        const { view } = await members.get(transaction, allowed, params.id);
+        const view = await members.getToChange(transaction, allowed, params.id);
         const word = body.role ?? body.role_id ?? null;
         const fields = word === null ? {} : { roles: organizationRoles(word, view.roles) };
         const { before, after } = await members.put(transaction, allowed, view.id, fields, null);
@@ -214,7 +214,7 @@ const projectExample = { project: "example" };
 const projectUserParams = projectParams.extend({ id: pathPart });
 const projectUserExample = { params: { ...projectExample, id: EXAMPLE_EMAIL } };
 
-const user = z.object({
+export const user = z.object({
   id: z.string(),
   object: z.literal("organization.user"),
   name: z.string().nullable(),
@@ -246,7 +246,7 @@ const projectUser = z.object({
   added_at: unixSeconds,
 });
 
-function userOf(view: MemberView): z.infer<typeof user> {
+export function userOf(view: MemberView): z.infer<typeof user> {
   const roles = [...new Set([...view.roles, ...view.claimed_roles])];
   const data = view.projects.map((held) => ({
     id: held.project,
@@ -274,44 +274,3 @@ function projectUserOf(view: ProjectMemberView): z.infer<typeof projectUser> {
 function putAnswer({ before, after }: { before: ProjectMemberView | null; after: ProjectMemberView }) {
   return { body: projectUserOf(after), change: { target: after.member.id, before, after }, configurationChanged: true };
 }
-
-const roles = route({
-  id: "organization_roles.list",
-  method: "GET",
-  path: "/v1/organization/roles",
-  summary: "List the roles that users of the organization may have, and the permissions of each.",
-  permission: "members:read",
-  reach: "organization",
-  params: z.strictObject({}),
-  query: listQuery.extend({ order: z.enum(["asc", "desc"]).default("asc") }),
-  body: null,
-  result: z.object({
-    object: z.literal("list"),
-    data: z.array(
-      z.object({
-        id: z.string(),
-        object: z.literal("role"),
-        name: z.string(),
-        description: z.string().nullable(),
-        permissions: z.array(z.string()),
-        predefined_role: z.boolean(),
-        resource_type: z.string(),
-      }),
-    ),
-    has_more: z.boolean(),
-    next: z.string().nullable(),
-  }),
-  example: { params: {} },
-  audit: null,
-  handler: async ({ query }) => {
-    const all = roleList().toSorted((one, other) => (one.id < other.id ? -1 : 1));
-    const ordered = query.order === "asc" ? all : all.toReversed();
-    const last = ordered.findIndex((role) => role.id === query.after);
-    if (query.after !== undefined && last === -1)
-      throw new Problem("invalid_request", { param: "after", message: "'after' must be the 'next' of the page before." });
-    const from = last + 1;
-    const data = ordered.slice(from, from + query.limit);
-    const has_more = from + data.length < ordered.length;
-    return { body: { object: "list" as const, data, has_more, next: has_more ? (data.at(-1)?.id ?? null) : null } };
-  },
-});

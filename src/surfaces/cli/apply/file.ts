@@ -35,7 +35,7 @@ export class FileProblem extends Error {
 }
 
 /** Of one file, before it is parsed. */
-export const MAX_FILE_BYTES = 16 * 1024 * 1024;
+const MAX_FILE_BYTES = 16 * 1024 * 1024;
 /** How often aliases may be resolved in one document: beyond, a few lines could grow without end. */
 const MAX_ALIASES = 100;
 

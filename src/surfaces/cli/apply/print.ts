@@ -89,6 +89,6 @@ function shown(value: unknown): string {
 }
 
 /** Tenants write names, and a terminal must not act on what they write. */
-export function printable(text: string): string {
+function printable(text: string): string {
   return text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (letter) => `\\u{${letter.codePointAt(0)?.toString(16)}}`);
 }

@@ -28,7 +28,7 @@ export function createReferences(
 }
 
 /** What an id will be that does not exist yet. */
-export const LATER = "(known after apply)";
+const LATER = "(known after apply)";
 
 export interface Substituted {
   readonly value: unknown;
