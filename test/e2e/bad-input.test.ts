@@ -287,7 +287,7 @@ test("an unknown route is 404 and a wrong method 405 with those that are allowed
     "/V1/chat/completions",
     "/v1/chat/completions/",
     "/admin",
-    "/console",
+    "/consoles",
     "/../etc/passwd",
     "/v1//chat/completions",
   ]) {
